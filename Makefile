@@ -1,0 +1,42 @@
+# Everything runs in .venv, which each target makes by itself when it is missing or out of date.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.made-from-constraints
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint format bench clean
+
+help:  ## say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "darkroom needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP)  ## the main job on scikit-learn's digits: train, evaluate, export (into runs/digits)
+	$(BIN)/darkroom run digits --out runs/digits --overwrite
+
+test: $(STAMP)  ## the tests, with the coverage they must reach
+	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-all: $(STAMP)  ## the tests, the long ones too
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff tidy up
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure the main job (DATA=…, ARGS=…) and write benchmarks/results/
+	$(BIN)/python benchmarks/main_job.py $(or $(DATA),digits) $(ARGS)
+
+clean:  ## remove what was built here; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov build dist src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,167 @@
+"""Settings as frozen dataclasses: one attribute docstring a field, which is also its help on the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from darkroom.errors import UsageError
+
+CACHE_FOLDER = Path(platformdirs.user_cache_dir("darkroom"))
+
+Recipe = Literal["auto", "small", "photo"]
+Optimiser = Literal["sgd", "adamw", "muon"]
+Schedule = Literal["one-cycle", "cosine", "plateau"]
+Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
+Precision = Literal["auto", "fp32", "bf16"]
+MemoryFormat = Literal["auto", "contiguous", "channels-last"]
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `UsageError` with `message` unless `condition` holds."""
+    if not condition:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How a data set is read, split and cached."""
+
+    image_size: int | None = None
+    """Side in pixels of the square pictures the network sees; from the data when not given."""
+    validation_fraction: float = 0.15
+    """Part of the pictures that validates choices (at most 5,000: more would no longer sharpen them)."""
+    test_fraction: float = 0.15
+    """Part of the pictures kept apart for the test, where the data set brings no test split of its own."""
+    seed: int = 0
+    """Seed of the split, of the initial weights and of every epoch's order and augmentation."""
+    strict: bool = False
+    """Stop at the first unreadable picture instead of listing it and leaving it out."""
+    archive: Path | None = None
+    """A local copy of the official archive of `cifar10`, or the archive or unpacked folder of `animals10`."""
+    cache: Path = CACHE_FOLDER
+    """Folder for downloads, unpacked archives and decoded pixels; may be deleted at any time."""
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        check(size is None or 8 <= size <= 1024, f"--image-size is {size}: give a side from 8 to 1024 pixels")
+        for option, value in (("validation", self.validation_fraction), ("test", self.test_fraction)):
+            check(0 < value < 0.9, f"--{option}-fraction is {value}: give a part between 0 and 0.9")
+        total = self.validation_fraction + self.test_fraction
+        check(total < 0.95, f"validation and test take {total:.2f} of the pictures: leave some to train on")
+        check(0 <= self.seed < 2**32, f"--seed is {self.seed}: give a whole number from 0 to 4294967295")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained; what is not given comes from the recipe."""
+
+    model: str = "cnn"
+    """The network to train: `cnn`, our own, from scratch."""
+    recipe: Recipe = "auto"
+    """A set of defaults for all that follows: `small` (up to 64 pixels), `photo`, or `auto`, chosen by size."""
+    minutes: float | None = None
+    """Time budget for training, validation included: speed is measured first, then the epochs are planned."""
+    epochs: int | None = None
+    """Exact number of passes over the training pictures, instead of a time budget."""
+    batch_size: int | None = None
+    """Pictures in one optimiser step."""
+    accumulate: int = 1
+    """Parts into which each batch is cut to save memory; gradients are summed over them."""
+    optimiser: Optimiser | None = None
+    """SGD with Nesterov momentum, AdamW, or Muon for the convolution filters with SGD for the rest."""
+    learning_rate: float | None = None
+    """Peak learning rate, for a batch averaged loss."""
+    weight_decay: float | None = None
+    """Weight decay, decoupled for AdamW and Muon; not applied to biases and normalisation."""
+    momentum: float | None = None
+    """Momentum of SGD and Muon."""
+    schedule: Schedule | None = None
+    """One cycle (linear up, then linear to zero), cosine with warm-up, or down on a plateau of validation."""
+    label_smoothing: float | None = None
+    """Probability taken from the true class and spread over all."""
+    imbalance: Imbalance | None = None
+    """What to do about classes of unequal size."""
+    ema_decay: float | None = None
+    """Decay a step of the exponential moving average of weights, which is what gets validated; 0 turns it off."""
+    patience: int | None = None
+    """Epochs without a better validation result after which training stops."""
+    width: float = 1.0
+    """Factor on the number of channels of our network."""
+    dropout: float | None = None
+    """Dropout before the last layer."""
+    flip: bool | None = None
+    """Mirror pictures left to right at random."""
+    translate: int | None = None
+    """Random translation by up to so many pixels, reflecting at the edge."""
+    cutout: int | None = None
+    """Side in pixels of a square that is blanked at a random place."""
+    crop_scale: float | None = None
+    """Smallest part of the area that a random resized crop keeps; 1 turns it off."""
+    colour_jitter: float | None = None
+    """Strength of random changes of brightness, contrast and saturation."""
+    mixup: float | None = None
+    """Alpha of mixup (Zhang et al. 2018), 0 turns it off."""
+    cutmix: float | None = None
+    """Alpha of cutmix (Yun et al. 2019), 0 turns it off."""
+    precision: Precision = "auto"
+    """Arithmetic of the forward and backward pass; `auto` measures what is faster here."""
+    memory_format: MemoryFormat = "auto"
+    """Layout of tensors in memory; `auto` measures what is faster here."""
+    threads: int | None = None
+    """Threads of PyTorch; all cores when not given."""
+    tensorboard: bool = False
+    """Also write TensorBoard logs into the run folder."""
+
+    def __post_init__(self) -> None:
+        check(
+            self.minutes is None or self.epochs is None,
+            f"--minutes {self.minutes} and --epochs {self.epochs} contradict each other: give one of them",
+        )
+        check(
+            self.minutes is None or 0 < self.minutes <= 60 * 24 * 30, f"--minutes is {self.minutes}: give more than 0"
+        )
+        check(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: give at least 1")
+        check(self.batch_size is None or self.batch_size >= 2, f"--batch-size is {self.batch_size}: give at least 2")
+        check(self.accumulate >= 1, f"--accumulate is {self.accumulate}: give at least 1")
+        check(self.patience is None or self.patience >= 1, f"--patience is {self.patience}: give at least 1")
+        check(self.threads is None or self.threads >= 1, f"--threads is {self.threads}: give at least 1")
+        check(0.05 <= self.width <= 16, f"--width is {self.width}: give a factor from 0.05 to 16")
+        for option in ("learning_rate", "weight_decay", "mixup", "cutmix", "translate", "cutout"):
+            self._check_range(option, 0, float("inf"))
+        for option in ("momentum", "ema_decay", "label_smoothing", "dropout"):
+            self._check_range(option, 0, 0.99999)
+        self._check_range("colour_jitter", 0, 1)
+        self._check_range("crop_scale", 0.01, 1)
+
+    def _check_range(self, field: str, low: float, high: float) -> None:
+        value = getattr(self, field)
+        option = "--" + field.replace("_", "-")
+        check(value is None or low <= value <= high, f"{option} is {value}: give a value from {low:g} to {high:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Where the server listens and what it refuses."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 opens the server to the network."""
+    port: int = 8000
+    """Port to listen on."""
+    threads: int = 4
+    """Requests answered at the same time."""
+    max_request_megabytes: float = 64
+    """Largest request."""
+    max_file_megabytes: float = 20
+    """Largest single picture."""
+    max_files: int = 64
+    """Most pictures in one request."""
+    max_megapixels: float = 100
+    """Largest picture, read from its header before it is decoded."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.port <= 65535, f"--port is {self.port}: give a number from 0 to 65535")
+        for field in ("threads", "max_request_megabytes", "max_file_megabytes", "max_files", "max_megapixels"):
+            value = getattr(self, field)
+            check(value > 0, f"--{field.replace('_', '-')} is {value}: give more than 0")

@@ -1,0 +1,114 @@
+"""A data set ready to train on: from what the user typed to a manifest and a pixel cache, or back from a run folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from darkroom.config import DataConfig
+from darkroom.data.cache import pixels
+from darkroom.data.inspection import Inspection, inspect_pictures
+from darkroom.data.manifest import Manifest, build_manifest
+from darkroom.data.pictures import Source
+from darkroom.data.sources import open_source
+from darkroom.errors import RunError
+from darkroom.preprocess import Preprocessing
+from darkroom.progress import say
+from darkroom.runs import Run
+
+SMALL = 64
+"""Pictures whose shorter side is at most this are shown to the network as they are."""
+
+PHOTO = 128
+"""Side for larger ones: a processor trains a network on them in minutes, and people still tell animals apart."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What the user typed, the source and manifest it led to, and the decoded pictures (N, H, W, 3) uint8."""
+
+    argument: str
+    name: str
+    manifest: Manifest
+    preprocessing: Preprocessing
+    pixels: npt.NDArray[np.uint8]
+
+    def to_json(self) -> dict[str, Any]:
+        """The part of config.json from which `reopen` finds the data set again."""
+        manifest = self.manifest
+        return {
+            "argument": self.argument,
+            "name": self.name,
+            "root": str(manifest.root),
+            "fingerprint": manifest.fingerprint,
+            "classes": list(manifest.classes),
+            "counts": manifest.counts(),
+            "unreadable": [list(entry) for entry in manifest.unreadable],
+            "preprocessing": self.preprocessing.to_json(),
+        }
+
+
+def inspect_source(data: str, config: DataConfig) -> tuple[Source, list[Inspection]]:
+    """Open a data set and look at each of its pictures once."""
+    source = open_source(data, config)
+    return source, inspect_pictures(source.pictures)
+
+
+def prepare(data: str, config: DataConfig) -> DataSet:
+    """Open, inspect, split and decode a data set; unreadable pictures are named and left out."""
+    source, inspections = inspect_source(data, config)
+    manifest = build_manifest(source, inspections, config)
+    _tell(source.name, manifest)
+    side = config.image_size or suitable_size(manifest)
+    preprocessing = Preprocessing(width=side, height=side)
+    cached = pixels(manifest, preprocessing, config.cache / "pixels")
+    return DataSet(data, source.name, manifest, preprocessing, cached)
+
+
+def suitable_size(manifest: Manifest) -> int:
+    """The median of the shorter sides where that is small, else a size that suits photos on a processor."""
+    side = round(median(min(row.width, row.height) for row in manifest.rows))
+    return max(8, side) if side <= SMALL else PHOTO
+
+
+def reopen(run: Run, config: DataConfig) -> DataSet:
+    """The data set of a run, from its folder; read again from its source where the files have moved.
+
+    Raises:
+        RunError: the pictures are not those that the run was made with.
+    """
+    content = run.read_config()["data"]
+    manifest = Manifest.read(
+        run.manifest, root=Path(content["root"]), classes=content["classes"], fingerprint=content["fingerprint"]
+    )
+    if not manifest.path(0).exists():
+        manifest = _find_again(manifest, content, config)
+    unreadable = tuple((name, reason) for name, reason in content["unreadable"])
+    manifest = replace(manifest, unreadable=unreadable)
+    preprocessing = Preprocessing.from_json(content["preprocessing"])
+    cached = pixels(manifest, preprocessing, config.cache / "pixels")
+    return DataSet(content["argument"], content["name"], manifest, preprocessing, cached)
+
+
+def _find_again(manifest: Manifest, content: Mapping[str, Any], config: DataConfig) -> Manifest:
+    source = open_source(content["argument"], config)
+    moved = replace(manifest, root=source.root)
+    if not moved.path(0).exists():
+        raise RunError(f"the pictures of this run are no longer at {manifest.root}: put {content['argument']} back")
+    return moved
+
+
+def _tell(name: str, manifest: Manifest) -> None:
+    counts = {split: sum(by_class.values()) for split, by_class in manifest.counts().items()}
+    split = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    say(f"{name}: {len(manifest.rows):,} pictures of {len(manifest.classes)} classes ({split})")
+    if manifest.unreadable:
+        say(f"left out, because unreadable: {len(manifest.unreadable)}")
+        for picture, reason in manifest.unreadable[:20]:
+            say(f"  {picture}: {reason}")
+        if len(manifest.unreadable) > 20:
+            say(f"  … all are listed in config.json ({len(manifest.unreadable) - 20} more)")

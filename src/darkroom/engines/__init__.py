@@ -1,0 +1,1 @@
+"""What answers predictions: a base class, its back ends, and the way from pictures to named answers."""

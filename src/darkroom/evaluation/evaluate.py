@@ -1,0 +1,103 @@
+"""Evaluation of a run: predictions of a split, its block of metrics.json, and its figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from darkroom.data.dataset import DataSet
+from darkroom.errors import UsageError
+from darkroom.evaluation.calibration import fit_temperature, not_sure_threshold, probabilities, reliability
+from darkroom.evaluation.metrics import measure, most_confused, worst_mistakes
+from darkroom.figures import evaluation as draw
+from darkroom.figures.training import learning_curves
+from darkroom.models.inference import logits_of
+from darkroom.models.stored import load_network
+from darkroom.progress import say
+from darkroom.runs import Predictions, Run
+from darkroom.training import machine
+
+SPLITS = ("validation", "test")
+MISTAKES = 20
+PAIRS = 15
+
+
+def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[str, Any]:
+    """Measure the chosen network on `split` and return the new content of metrics.json.
+
+    Validation fits temperature and threshold; the test split is opened on purpose only, and each opening is counted
+    *before* anything is computed, so that an interrupted look counts too.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"--split is {split}: give validation or test")
+    metrics: dict[str, Any] = run.read_metrics() if run.metrics.exists() else {"test_openings": 0}
+    if split == "test":
+        if "validation" not in metrics:
+            metrics = evaluate(run, dataset, split="validation")
+        metrics["test_openings"] += 1
+        run.write_metrics(metrics)
+    predictions = _predict(run, dataset, split)
+    if split == "validation":
+        metrics |= _calibrate(predictions)
+        metrics["train_seconds"] = run.read_config()["training"]["result"]["seconds"]
+    classes = dataset.manifest.classes
+    answers = probabilities(predictions.logits, metrics["temperature"])
+    metrics[split] = measure(predictions.labels, answers, classes)
+    run.write_predictions(split, predictions)
+    run.write_metrics(metrics)
+    _draw(run, dataset, predictions, metrics, split)
+    return metrics
+
+
+def _predict(run: Run, dataset: DataSet, split: str) -> Predictions:
+    ids = dataset.manifest.indices(split)
+    if len(ids) == 0:
+        raise UsageError(f"the {split} split is empty: nothing can be measured on it")
+    say(f"Evaluating {len(ids):,} pictures of {split}")
+    device = machine.device()
+    # In float32, as the bundle answers, whatever arithmetic trained the network.
+    logits = logits_of(load_network(run).to(device), dataset.pixels, ids, device=device)
+    return Predictions(ids=ids, labels=dataset.manifest.labels()[ids], logits=logits)
+
+
+def _calibrate(predictions: Predictions) -> dict[str, Any]:
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    threshold = not_sure_threshold(predictions.labels, probabilities(predictions.logits, temperature))
+    return {
+        "temperature": temperature,
+        "threshold": threshold.value,
+        "threshold_rule": threshold.rule,
+        "threshold_coverage": threshold.coverage,
+        "threshold_accuracy_answered": threshold.accuracy_answered,
+    }
+
+
+def _draw(run: Run, dataset: DataSet, predictions: Predictions, metrics: Mapping[str, Any], split: str) -> None:
+    block, classes = metrics[split], dataset.manifest.classes
+    answers = probabilities(predictions.logits, metrics["temperature"])
+    draw.confusion_matrix(run.figure(f"confusion_matrix_{split}"), confusion=block["confusion_matrix"], classes=classes)
+    draw.per_class(run.figure(f"per_class_{split}"), scores=block["per_class"])
+    pairs = most_confused(block["confusion_matrix"], classes, PAIRS)
+    draw.confused_pairs(run.figure(f"confused_pairs_{split}"), pairs=pairs)
+    bins = reliability(predictions.labels, answers)
+    draw.reliability_diagram(
+        run.figure(f"reliability_{split}"),
+        count=bins.count,
+        confidence=bins.confidence,
+        accuracy=bins.accuracy,
+        low=bins.low,
+        high=bins.high,
+        ece=block["ece"],
+        threshold=metrics["threshold"],
+    )
+    worst = worst_mistakes(predictions.labels, answers, MISTAKES)
+    said = answers[worst].argmax(axis=1)
+    draw.worst_mistakes(
+        run.figure(f"worst_mistakes_{split}"),
+        pixels=np.asarray(dataset.pixels[predictions.ids[worst]]),
+        true=[classes[label] for label in predictions.labels[worst]],
+        predicted=[classes[label] for label in said],
+        confidence=answers[worst].max(axis=1).tolist(),
+    )
+    best = run.read_config()["training"]["result"]["best_epoch"]
+    learning_curves(run.figure("learning_curves"), history=run.read_history(), best_epoch=best)

@@ -1,0 +1,213 @@
+"""A run as a bundle: the network as an ONNX graph that takes the contract's pixels, proved to answer as the network."""
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from darkroom import files
+from darkroom.bundle import Bundle, BundleInfo, Golden, write_bundle
+from darkroom.data.dataset import DataSet
+from darkroom.engines.base import Answers, Engine
+from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
+from darkroom.errors import ExportError
+from darkroom.models.stored import load_network
+from darkroom.progress import say
+from darkroom.provenance import available_cores
+from darkroom.runs import Run
+
+TOLERANCE = 1e-4
+"""Largest difference in probability that is accepted between graph and network, in float32."""
+
+BATCHES = (1, 3, 17)
+AT_ONCE = 500
+"""Pictures read from the pixel cache at once."""
+
+GOLDEN = 10
+SAMPLES = 10
+OPSET = 20
+
+
+class Deployed(nn.Module):
+    """What is exported: uint8 pixels (N, H, W, 3) -> logits (N, K) and tempered probabilities (N, K)."""
+
+    def __init__(self, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalisation is the network's own first layer."""
+        logits = self.network(pixels.permute(0, 3, 1, 2).float())
+        return logits, torch.softmax(logits / self.temperature, dim=1)
+
+
+def export_bundle(run: Run, dataset: DataSet) -> Bundle:
+    """Write the bundle of a finished, evaluated run, and ten sample pictures.
+
+    Raises:
+        ExportError: graph and network disagree on real pictures.
+        RunError: the run is not trained or not evaluated.
+    """
+    content, metrics = run.read_config(), run.read_metrics()
+    deployed = Deployed(load_network(run), metrics["temperature"]).eval()
+    side = dataset.preprocessing.width
+    say("Exporting the network as ONNX and comparing both on real pictures")
+    graph = to_onnx(deployed, side)
+    info = BundleInfo(
+        name=f"{dataset.name}-{content['network']['kind']}",
+        classes=dataset.manifest.classes,
+        preprocessing=dataset.preprocessing,
+        temperature=metrics["temperature"],
+        threshold=metrics["threshold"],
+        model={name: content["network"][name] for name in ("kind", "parameters", "multiply_adds")},
+        provenance={
+            "source": dataset.name,
+            "fingerprint": dataset.manifest.fingerprint,
+            "weights_sha256": files.sha256_of(run.weights),
+            "seed": content["seed"],
+            "versions": content["versions"],
+            "created": content["created"],
+        },
+        metrics={split: _headline(metrics[split]) for split in ("validation", "test") if split in metrics},
+    )
+    with OnnxRuntimeEngine(info, open_session(graph, available_cores())) as engine:
+        info = replace(info, parity=_prove(engine, deployed, run, dataset))
+    bundle = write_bundle(run.bundle, info=info, onnx=graph, golden=_golden(deployed, dataset))
+    OnnxRuntimeEngine.open(run.bundle).close()
+    write_samples(run, dataset)
+    return bundle
+
+
+def to_onnx(deployed: nn.Module, side: int) -> bytes:
+    """The graph as an ONNX file with a dynamic batch, weights inside."""
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            deployed,
+            (example,),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=["logits", "probabilities"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}},
+            opset_version=OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("PyTorch exported no ONNX graph: install the versions of constraints.txt")
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own deprecated parts and of packages that it does not need."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> dict[str, Any]:
+    """Compare graph and network at several batch sizes, and on every prediction that the run has stored."""
+    ids = dataset.manifest.indices("validation")
+    differences = []
+    for size in BATCHES:
+        pixels = np.ascontiguousarray(dataset.pixels[np.resize(ids, size)])
+        expected = network_answers(deployed, pixels).probabilities
+        differences.append(_difference(engine.predict(pixels), expected))
+    worst = max(differences)
+    _require(worst <= TOLERANCE, f"probabilities differ by {worst:.2g}, {TOLERANCE:g} allowed")
+    parity: dict[str, Any] = {"batch_sizes": list(BATCHES), "largest_difference": worst, "tolerance": TOLERANCE}
+    metrics = run.read_metrics()
+    for split in ("validation", "test"):
+        if split in metrics:
+            parity[split] = _compare_stored(engine, run, dataset, split)
+            expected_accuracy = metrics[split]["accuracy"]["value"]
+            _require(
+                abs(parity[split]["accuracy"] - expected_accuracy) < 1e-9,
+                f"accuracy on {split} is {parity[split]['accuracy']:.4%}, the network's {expected_accuracy:.4%}",
+            )
+    return parity
+
+
+def _compare_stored(engine: Engine, run: Run, dataset: DataSet, split: str) -> dict[str, Any]:
+    """The graph's answers to all pictures of a split that has been evaluated before."""
+    stored = run.read_predictions(split)
+    parts = np.array_split(stored.ids, -(-len(stored.ids) // AT_ONCE))
+    logits = np.concatenate([engine.logits(dataset.pixels[part]) for part in parts])
+    return {
+        "n": len(stored.ids),
+        "accuracy": float((logits.argmax(axis=1) == stored.labels).mean()),
+        "largest_logit_difference": _difference(logits, stored.logits),
+    }
+
+
+def network_answers(deployed: nn.Module, pixels: npt.NDArray[np.uint8]) -> Answers:
+    """What the network itself says of pixels (N, H, W, 3)."""
+    with torch.no_grad():
+        logits, probabilities = deployed(torch.from_numpy(pixels))
+    return Answers(logits.numpy(), probabilities.numpy())
+
+
+def _difference(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:
+    return float(np.abs(left - right).max())
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise ExportError(f"the exported graph does not answer as the network does: {what}; please report this")
+
+
+def _headline(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: block[name] for name in ("accuracy", "macro_f1", "ece", "n")}
+
+
+def _golden(deployed: nn.Module, dataset: DataSet) -> Golden:
+    manifest = dataset.manifest
+    ids = pick(dataset, "validation", GOLDEN)
+    pixels = np.ascontiguousarray(dataset.pixels[ids])
+    answers = network_answers(deployed, pixels)
+    return Golden(
+        tuple(manifest.path(int(id)).read_bytes() for id in ids), pixels, answers.logits, answers.probabilities
+    )
+
+
+def pick(dataset: DataSet, split: str, number: int) -> npt.NDArray[np.int64]:
+    """Ids of `number` pictures of a split: class after class, the smallest files first."""
+    manifest = dataset.manifest
+    ids, labels = manifest.indices(split), manifest.labels()
+    by_class = [
+        sorted(ids[labels[ids] == label].tolist(), key=lambda id: (manifest.path(id).stat().st_size, id))
+        for label in range(len(manifest.classes))
+    ]
+    rounds = [members[place] for place in range(number) for members in by_class if place < len(members)]
+    chosen = rounds[:number]
+    return np.array(chosen, dtype=np.int64)
+
+
+def write_samples(run: Run, dataset: DataSet) -> None:
+    """Copy ten test pictures, one a class where possible, to try in the app."""
+    manifest = dataset.manifest
+    temporary = run.samples.with_name(".samples.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for id in pick(dataset, "test", SAMPLES):
+        source = manifest.path(int(id))
+        name = "".join(c if c.isalnum() or c in "-_ " else "_" for c in manifest.rows[int(id)].label)
+        shutil.copyfile(source, temporary / f"{name}-{id}{source.suffix.lower()}")
+    shutil.rmtree(run.samples, ignore_errors=True)
+    temporary.rename(run.samples)

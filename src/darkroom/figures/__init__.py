@@ -1,0 +1,1 @@
+"""Drawing only: arrays and plain values in, an SVG and a PNG beside each other out."""

@@ -1,0 +1,1 @@
+"""Networks: our own convolutional family, and (later) pre-trained backbones."""

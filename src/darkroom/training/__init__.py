@@ -1,0 +1,1 @@
+"""Training from scratch: the epoch loop, optimisers, schedules, budgets, checkpoints."""

@@ -1,0 +1,278 @@
+"""The training loop, with nothing hidden: read `fit` from top to bottom."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from darkroom.data.batches import Batches
+from darkroom.errors import TrainingError, TrainingStoppedError
+from darkroom.models.inference import logits_of
+from darkroom.training.budget import UNMEASURED, Speed
+from darkroom.training.display import Display
+from darkroom.training.machine import Arithmetic
+from darkroom.training.recipes import Settings
+from darkroom.training.state import Best, State, Sums
+
+CHECKPOINT_SECONDS = 15.0
+"""Least time between checkpoints; what is lost with a killed process is computed again, to the same bits."""
+
+
+class Keeper(Protocol):
+    """Where results of training go while it runs."""
+
+    def save(self, state: State) -> None:
+        """Keep everything that exact resume needs."""
+
+    def report(self, row: dict[str, float]) -> None:
+        """Log one finished epoch."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The pictures that choose the best epoch."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+
+    def score(self, state: State, arithmetic: Arithmetic, device: torch.device) -> tuple[float, float]:
+        """Accuracy and log loss of the network whose predictions count."""
+        logits = logits_of(state.validated, self.pixels, self.indices, device=device, bf16=arithmetic.bf16)
+        scores, labels = torch.from_numpy(logits), torch.from_numpy(self.labels[self.indices])
+        accuracy = (scores.argmax(1) == labels).float().mean().item()
+        return accuracy, F.cross_entropy(scores, labels).item()
+
+
+def fit(
+    state: State,
+    *,
+    batches: Batches,
+    validation: Validation,
+    settings: Settings,
+    arithmetic: Arithmetic,
+    class_weights: Tensor | None,
+    keeper: Keeper,
+    display: Display,
+    speed: Speed = UNMEASURED,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> None:
+    """Train `state` to the end of its plan or patience; afterwards `state.best` holds the chosen weights.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        TrainingStoppedError: the user stopped it; `keeper` has saved the state, between two steps.
+    """
+    clock = Clock(state, speed, checkpoint_seconds=checkpoint_seconds)
+    with stop_requests() as stop:
+        while not state.finished:
+            state.network.train()
+            for pictures, targets in batches.epoch(state.epoch, start=state.step):
+                if state.step >= state.plan.steps_in(state.epoch):
+                    break
+                set_learning_rate(state)
+                loss, correct = forward_backward(
+                    state.network, state.optimiser, pictures, targets, settings, arithmetic, class_weights
+                )
+                if not math.isfinite(loss):
+                    raise TrainingError(non_finite(f"epoch {state.epoch}, step {state.step + 1}", settings))
+                state.optimiser.step()
+                if state.average is not None:
+                    state.average.update_parameters(state.network)
+                state.plan.advance()
+                state.step += 1
+                clock.step_done(loss, correct, len(pictures))
+                show_step(display, state, clock, loss, len(pictures))
+                keep(state, keeper, clock, stop)
+            accuracy, loss = validation.score(state, arithmetic, batches.device)
+            if not math.isfinite(loss):
+                raise TrainingError(non_finite(f"the validation of epoch {state.epoch}", settings))
+            finish_epoch(state, clock, accuracy=accuracy, loss=loss)
+            keeper.report(state.history[-1])
+            improved = state.best.epoch == state.epoch - 1
+            display.epoch(state.history[-1], epochs=state.plan.epochs, best=improved, last=state.finished)
+            keep(state, keeper, clock, stop)
+            clock.epoch_done()
+
+
+def forward_backward(
+    network: nn.Module,
+    optimiser: Optimizer,
+    pictures: Tensor,
+    targets: Tensor,
+    settings: Settings,
+    arithmetic: Arithmetic,
+    class_weights: Tensor | None,
+) -> tuple[float, float]:
+    """Gradients of the batch's mean loss, summed over `settings.accumulate` parts; returns (loss, number right)."""
+    optimiser.zero_grad(set_to_none=True)
+    loss_sum, correct = 0.0, 0.0
+    for part, wanted in zip(pictures.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True):
+        with torch.autocast(part.device.type, torch.bfloat16, enabled=arithmetic.bf16):
+            logits = network(part).float()
+        loss = F.cross_entropy(logits, wanted, weight=class_weights, label_smoothing=settings.label_smoothing)
+        loss = loss * (len(part) / len(pictures))
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_sum += loss.item()
+        correct += (logits.argmax(1) == wanted.argmax(1)).sum().item()
+    return loss_sum, correct
+
+
+def set_learning_rate(state: State) -> None:
+    """Scale the peak rate of every group by the schedule's factor for the coming step."""
+    factor = state.learning_rate.factor(state.plan.progress)
+    for group in state.optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def keep(state: State, keeper: Keeper, clock: "Clock", stop: threading.Event) -> None:
+    """Save at the end, when a checkpoint is due, and when the user asks to stop, which then happens."""
+    if state.finished or stop.is_set() or clock.checkpoint_due():
+        keeper.save(state)
+    if stop.is_set():
+        plan = state.plan
+        raise TrainingStoppedError(f"stopped after {plan.done:,} of {plan.total_steps:,} steps; all is saved")
+
+
+def finish_epoch(state: State, clock: "Clock", *, accuracy: float, loss: float) -> None:
+    """Add the epoch to the history, keep its weights if they are the best, and go on to the next."""
+    clock.stamp()
+    sums = state.sums
+    state.history.append(
+        {
+            "epoch": state.epoch,
+            "train_loss": sums.loss / sums.pictures,
+            "train_accuracy": sums.correct / sums.pictures,
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            "learning_rate": state.optimiser.param_groups[0]["lr"],
+            "seconds": sums.seconds,
+            "images_per_second": sums.pictures / sums.seconds,
+            "elapsed": state.elapsed,
+        }
+    )
+    if state.best.beaten_by(accuracy, loss):
+        weights = {name: value.clone() for name, value in state.validated.state_dict().items()}
+        state.best = Best(epoch=state.epoch, accuracy=accuracy, loss=loss, weights=weights)
+        state.waited = 0
+    else:
+        state.waited += 1
+    state.learning_rate.observe(loss)
+    state.epoch, state.step, state.sums = state.epoch + 1, 0, Sums()
+
+
+class Clock:
+    """Measures steps and epochs, and keeps the plan within its budget."""
+
+    def __init__(
+        self,
+        state: State,
+        speed: Speed,
+        *,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._state, self._now, self._checkpoint_seconds = state, now, checkpoint_seconds
+        self._last = self._saved = now()
+        self._last_step = state.elapsed
+        self.step_seconds = speed.step_seconds
+        self._validation_steps = speed.epoch_seconds / speed.step_seconds if speed.step_seconds else 0.0
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Expected time of an epoch besides its steps; a machine that slows down takes longer for this too."""
+        return self._validation_steps * self.step_seconds
+
+    def stamp(self) -> float:
+        """Add the time since the last stamp to the elapsed time, and return it."""
+        now = self._now()
+        passed, self._last = now - self._last, now
+        self._state.elapsed += passed
+        return passed
+
+    def step_done(self, loss: float, correct: float, pictures: int) -> None:
+        """Count the step, and change the plan if the budget would be missed."""
+        seconds, sums = self.stamp(), self._state.sums
+        sums.pictures += pictures
+        sums.loss += loss * pictures
+        sums.correct += correct
+        sums.seconds += seconds
+        self._last_step = self._state.elapsed
+        # A running mean over about 20 steps: new enough to notice a slower machine, long enough to ignore a hiccup.
+        self.step_seconds = seconds if not self.step_seconds else 0.95 * self.step_seconds + 0.05 * seconds
+        if self._state.plan.done > 5:
+            self._state.plan.adjust(
+                elapsed=self._state.elapsed, step_seconds=self.step_seconds, epoch_seconds=self.epoch_seconds
+            )
+
+    def epoch_done(self) -> None:
+        """Validation and checkpoint are over: their time is part of what an epoch costs."""
+        self.stamp()
+        self._validation_steps = (self._state.elapsed - self._last_step) / self.step_seconds
+
+    def seconds_left(self) -> float:
+        """Expected time to the end of the plan."""
+        return self._state.plan.seconds_left(step_seconds=self.step_seconds, epoch_seconds=self.epoch_seconds)
+
+    def checkpoint_due(self) -> bool:
+        """Whether enough time has passed since the last checkpoint; if so, the time starts again."""
+        now = self._now()
+        if now - self._saved < self._checkpoint_seconds:
+            return False
+        self._saved = now
+        return True
+
+
+def show_step(display: Display, state: State, clock: Clock, loss: float, pictures: int) -> None:
+    """Tell the display where the training stands."""
+    display.step(
+        epoch=state.epoch,
+        epochs=state.plan.epochs,
+        done=state.plan.done / state.plan.total_steps,
+        loss=loss,
+        speed=pictures / max(clock.step_seconds, 1e-9),
+        seconds_left=clock.seconds_left(),
+    )
+
+
+def non_finite(where: str, settings: Settings) -> str:
+    """What to tell the user whose loss is not a number."""
+    return (
+        f"the loss is not finite in {where}: "
+        f"try --learning-rate {settings.learning_rate / 3:.3g} (it was {settings.learning_rate:.3g}), "
+        "or --precision fp32"
+    )
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that training stops between two steps; a second Ctrl-C kills."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        event.set()
+        signal.signal(number, before[number])
+
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, request)
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,104 @@
+"""What this machine computes fastest: measured in about two seconds, not guessed."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.config import MemoryFormat, Precision
+from darkroom.provenance import available_cores
+
+PROBE_PICTURES = 64
+MARGIN = 0.95
+"""Something other than plain float32 must take at most this part of its time to be chosen."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Number format and memory layout of the forward and backward pass."""
+
+    bf16: bool
+    channels_last: bool
+
+    def describe(self) -> str:
+        """In words, for people."""
+        return f"{'bf16' if self.bf16 else 'fp32'}, {'channels_last' if self.channels_last else 'contiguous'}"
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_threads(threads: int | None) -> int:
+    """Set PyTorch's threads (all usable cores when None) and say how many there are."""
+    torch.set_num_threads(threads or available_cores())
+    return torch.get_num_threads()
+
+
+def supports_bf16(where: torch.device) -> bool:
+    """Whether bfloat16 is computed natively; emulation is slower than float32."""
+    if where.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    compiled_in = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(compiled_in and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def choose_arithmetic(
+    network: nn.Module, batch: tuple[Tensor, Tensor], *, precision: Precision, memory_format: MemoryFormat
+) -> Arithmetic:
+    """The fastest of the combinations left open, by timing forward and backward passes on a copy of the network."""
+    where = batch[0].device
+    precisions = [False, True] if supports_bf16(where) else [False]
+    if precision != "auto":
+        precisions = [precision == "bf16"]
+    layouts = [False, True] if memory_format == "auto" else [memory_format == "channels-last"]
+    choices = [Arithmetic(bf16=bf16, channels_last=last) for bf16, last in product(precisions, layouts)]
+    if len(choices) == 1:
+        return choices[0]
+    small = (batch[0][:PROBE_PICTURES], batch[1][:PROBE_PICTURES])
+    with torch.random.fork_rng(devices=[]):  # dropout in the probe must not shift the randomness of training
+        seconds = {choice: _step_seconds(network, small, choice) for choice in choices}
+    best = min(choices, key=lambda choice: seconds[choice])
+    return best if seconds[best] < MARGIN * seconds[choices[0]] else choices[0]
+
+
+def _step_seconds(network: nn.Module, batch: tuple[Tensor, Tensor], arithmetic: Arithmetic) -> float:
+    trial = arrange(copy.deepcopy(network).train(), arithmetic)
+
+    def step() -> None:
+        with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=arithmetic.bf16):
+            loss = nn.functional.cross_entropy(trial(batch[0]).float(), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    return median(timed(step, seconds=0.3))
+
+
+def timed(step: Callable[[], None], *, seconds: float, most: int = 20) -> list[float]:
+    """Durations of `step` after one warm-up: at least two, until `seconds` have passed."""
+    step()
+    _synchronise()
+    durations: list[float] = []
+    while len(durations) < 2 or (sum(durations) < seconds and len(durations) < most):
+        start = time.perf_counter()
+        step()
+        _synchronise()
+        durations.append(time.perf_counter() - start)
+    return durations
+
+
+def arrange(network: nn.Module, arithmetic: Arithmetic) -> nn.Module:
+    """Put the network's filters into the chosen memory layout, in place."""
+    layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
+    arranged: nn.Module = network.to(memory_format=layout)  # type: ignore[call-overload]
+    return arranged
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

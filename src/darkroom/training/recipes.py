@@ -1,0 +1,108 @@
+"""Recipes: the defaults of training, as data in one place, and how they are completed for a data set."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Schedule, TrainConfig
+from darkroom.data.augmentation import Augmentation
+from darkroom.models.cnn import SMALL_PICTURE
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Measured on digits and CIFAR-10 (JPEG); docs/lab-notes.md has the trials.
+    "small": {
+        "optimiser": "muon",
+        "learning_rate": 0.12,
+        "weight_decay": 5e-4,
+        "momentum": 0.8,
+        "schedule": "one-cycle",
+        "label_smoothing": 0.1,
+        "imbalance": "none",
+        "dropout": 0.0,
+        "crop_scale": 1.0,
+        "colour_jitter": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+    },
+    "photo": {
+        "optimiser": "muon",
+        "learning_rate": 0.06,
+        "weight_decay": 5e-4,
+        "momentum": 0.9,
+        "schedule": "one-cycle",
+        "label_smoothing": 0.1,
+        "imbalance": "weighted-loss",
+        "dropout": 0.2,
+        "flip": True,
+        "translate": 0,
+        "cutout": 0,
+        "crop_scale": 0.35,
+        "colour_jitter": 0.3,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+    },
+}
+
+FIT_PICTURES_SEEN = {"small": 600_000, "photo": 120_000}
+"""Pictures shown in all when neither minutes nor epochs are given."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A recipe completed for one data set; the fields are those of `TrainConfig`, none left open."""
+
+    recipe: str
+    epochs: int
+    batch_size: int
+    accumulate: int
+    optimiser: Optimiser
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    schedule: Schedule
+    label_smoothing: float
+    imbalance: Imbalance
+    ema_decay: float | None
+    patience: int | None
+    width: float
+    dropout: float
+    augmentation: Augmentation
+    precision: Precision
+    memory_format: MemoryFormat
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for config.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Settings":
+        """Inverse of `to_json`."""
+        return cls(**{**content, "augmentation": Augmentation(**content["augmentation"])})
+
+
+def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings:
+    """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side."""
+    recipe = config.recipe if config.recipe != "auto" else ("small" if image_size <= SMALL_PICTURE else "photo")
+    values: dict[str, Any] = {
+        "epochs": min(60, max(12, round(FIT_PICTURES_SEEN[recipe] / pictures))),
+        "batch_size": _batch_size(pictures, image_size),
+        "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
+        "translate": round(image_size / 10),
+        "cutout": image_size // 4,
+    }
+    values |= RECIPES[recipe]
+    given = {field.name: getattr(config, field.name) for field in fields(config)}
+    values |= {name: value for name, value in given.items() if value is not None}
+    values["recipe"] = recipe
+    augmentation = Augmentation(**{field.name: values[field.name] for field in fields(Augmentation)})
+    names = {field.name for field in fields(Settings)} - {"augmentation"}
+    completed: dict[str, Any] = {name: values.get(name) for name in names}
+    return Settings(augmentation=augmentation, **completed)
+
+
+def _batch_size(pictures: int, image_size: int) -> int:
+    """A power of two that makes about 25 steps of an epoch, up to what is cheapest a picture on two cores."""
+    most = 512 if image_size <= SMALL_PICTURE else 64
+    size = 16
+    while size < most and size * 50 <= pictures:
+        size *= 2
+    return size

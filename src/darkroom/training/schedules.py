@@ -1,0 +1,60 @@
+"""Learning rate as a factor of its peak, by how far the training has come (0 to 1)."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from darkroom.config import Schedule
+
+WARM_UP = 0.05
+PEAK_AT = 0.2
+PLATEAU_FACTOR = 0.3
+
+
+def one_cycle(progress: float) -> float:
+    """Linear up to the peak, then linear to zero (Smith 2018, in its triangular form)."""
+    return progress / PEAK_AT if progress < PEAK_AT else (1 - progress) / (1 - PEAK_AT)
+
+
+def cosine(progress: float) -> float:
+    """Linear warm-up, then half a cosine to zero (Loshchilov and Hutter 2017)."""
+    if progress < WARM_UP:
+        return progress / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+@dataclass
+class LearningRate:
+    """The schedule chosen, with the little state that a plateau needs."""
+
+    schedule: Schedule
+    patience: int = 3
+    best: float = field(default=math.inf)
+    waited: int = 0
+    scale: float = 1.0
+
+    def factor(self, progress: float) -> float:
+        """Factor on the peak learning rate at `progress`, 0 at the start of training to 1 at its planned end."""
+        if self.schedule == "one-cycle":
+            return one_cycle(progress)
+        if self.schedule == "cosine":
+            return cosine(progress)
+        return self.scale * min(1.0, progress / WARM_UP)
+
+    def observe(self, validation_loss: float) -> None:
+        """After each epoch: a plateau of `patience` epochs without a lower loss lowers the rate for good."""
+        if validation_loss < self.best:
+            self.best, self.waited = validation_loss, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.scale *= PLATEAU_FACTOR
+            self.waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What exact resume needs."""
+        return {"best": self.best, "waited": self.waited, "scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.best, self.waited, self.scale = state["best"], state["waited"], state["scale"]
