@@ -1,19 +1,23 @@
 """The command line: parse, call one function, print. The only place that exits."""
 
+import io
 import json
+import os
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import cyclopts
 from cyclopts import Parameter
-from cyclopts.config import Toml
+from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.config import DataConfig, ServeConfig, TrainConfig
+from darkroom.config import DataConfig, ServeConfig, StorageConfig, TrainConfig
 from darkroom.errors import DarkroomError, TrainingStoppedError, UsageError
 from darkroom.progress import say
 from darkroom.runs import Run
@@ -21,6 +25,8 @@ from darkroom.runs import Run
 EXIT_ERROR = 2
 EXIT_STOPPED = 130
 """What shells report for Ctrl-C."""
+
+SERVING_PACKAGES = ("flask", "onnxruntime", "prometheus_client", "waitress")
 
 app = cyclopts.App(
     name="darkroom",
@@ -31,12 +37,14 @@ app = cyclopts.App(
 )
 
 Data = Annotated[DataConfig, Parameter(name="*")]
+Storage = Annotated[StorageConfig, Parameter(name="*")]
 Training = Annotated[TrainConfig, Parameter(name="*")]
 Flag = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Serving = Annotated[ServeConfig, Parameter(name="*")]
 
 DATA = DataConfig()
+STORAGE = StorageConfig()
 TRAINING = TrainConfig()
 SERVING = ServeConfig()
 
@@ -85,11 +93,11 @@ def train(
     run = _run_folder(data, out, resume=resume)
     with _resumable("train", data, run):
         workflow.train(data, run, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
-    print(f"{run.folder}\nevaluate it: darkroom evaluate {run.folder}")
+    print(f"{run.folder}\nevaluate it: {shlex.join(['darkroom', 'evaluate', str(run.folder)])}")
 
 
 @app.command
-def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation", data_config: Data = DATA) -> None:
+def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation", storage: Storage = STORAGE) -> None:
     """Measure a trained run: metrics with 95 % intervals, calibration, figures.
 
     Parameters
@@ -101,7 +109,7 @@ def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation
     """
     from darkroom.summary import class_lines, metric_lines
 
-    metrics = workflow.evaluate(Run(run), split=split, data_config=data_config)
+    metrics = workflow.evaluate(Run(run), split=split, data_config=DataConfig(**asdict(storage)))
     block = metrics[split]
     print(f"{split}: {block['n']:,} pictures")
     print("\n".join(metric_lines(block)), end="\n\n")
@@ -111,7 +119,7 @@ def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation
 
 
 @app.command
-def export(run: Path, /, *, data_config: Data = DATA) -> None:
+def export(run: Path, /, *, storage: Storage = STORAGE) -> None:
     """Write the bundle of a run: ONNX graph, preprocessing, class names, golden pictures; parity is proved.
 
     Parameters
@@ -119,7 +127,7 @@ def export(run: Path, /, *, data_config: Data = DATA) -> None:
     run
         The run folder.
     """
-    print(workflow.export(Run(run), data_config=data_config))
+    print(workflow.export(Run(run), data_config=DataConfig(**asdict(storage))))
 
 
 @app.command
@@ -149,6 +157,8 @@ def predict(
 
     if not images:
         raise UsageError("no pictures are named: give files, folders or patterns after the model")
+    if top < 1:
+        raise UsageError(f"--top is {top}: give at least 1")
     paths = expand(images)
     with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
         answers = predict_pictures(engine, [(str(path), path) for path in paths])
@@ -221,11 +231,24 @@ def _launch(
     config
         A TOML file with a table for each command; options on the command line come before it.
     """
-    if config is not None:
-        if not config.is_file():
-            raise UsageError(f"--config {config} does not exist: give a TOML file")
-        app.config = (Toml(config),)
+    app.config = (Dict(_read_toml(config), source=str(config)),) if config is not None else ()
     app(tokens)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file; what stands in no command's table would be ignored, and is refused."""
+    if not path.is_file():
+        raise UsageError(f"--config {path} is no file: give a TOML file")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"--config {path} is not TOML: {error}") from error
+    commands = [name for name in app if not name.startswith("-")]
+    for name, table in tables.items():
+        if name not in commands or not isinstance(table, dict):
+            what = f"a table [{name}]" if isinstance(table, dict) else f"{name} outside of a command's table"
+            raise UsageError(f"--config {path} has {what}: give tables of {', '.join(commands)}, as in [train]")
+    return tables
 
 
 def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:
@@ -245,24 +268,32 @@ def _resumable(command: str, data: str, run: Run) -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; errors of the user's become one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what a terminal cannot show
     try:
-        app.meta()
+        app.meta(print_error=False, exit_on_error=False)
+        sys.stdout.flush()
+    except cyclopts.CycloptsError as error:
+        _leave(f"error: {error}", EXIT_ERROR)
     except TrainingStoppedError as error:
         _leave(str(error), EXIT_STOPPED)
     except DarkroomError as error:
         _leave(f"error: {error}", EXIT_ERROR)
     except KeyboardInterrupt:
         _leave("stopped", EXIT_STOPPED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nobody is left to tell
+    except BrokenPipeError:  # the reader of our output has gone; nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
+    except ModuleNotFoundError as error:
+        extra = "serve" if error.name in SERVING_PACKAGES else "train"
+        _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _leave(f"error: {error.strerror or error}{where}", EXIT_ERROR)
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    say(f"darkroom: {message}")
+    say(f"darkroom: {' '.join(message.splitlines())}")
     sys.exit(code)
 
 

@@ -1,5 +1,6 @@
 """Settings as frozen dataclasses: one attribute docstring a field, which is also its help on the command line."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,17 @@ def check(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class StorageConfig:
+    """Where the data set of a run is found again."""
+
+    archive: Path | None = None
+    """A local copy of the official archive of `cifar10`, or the archive or unpacked folder of `animals10`."""
+    cache: Path = CACHE_FOLDER
+    """Folder for downloads, unpacked archives and decoded pixels; may be deleted at any time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(StorageConfig):
     """How a data set is read, split and cached."""
 
     image_size: int | None = None
@@ -38,10 +49,6 @@ class DataConfig:
     """Seed of the split, of the initial weights and of every epoch's order and augmentation."""
     strict: bool = False
     """Stop at the first unreadable picture instead of listing it and leaving it out."""
-    archive: Path | None = None
-    """A local copy of the official archive of `cifar10`, or the archive or unpacked folder of `animals10`."""
-    cache: Path = CACHE_FOLDER
-    """Folder for downloads, unpacked archives and decoded pixels; may be deleted at any time."""
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -72,7 +79,7 @@ class TrainConfig:
     optimiser: Optimiser | None = None
     """SGD with Nesterov momentum, AdamW, or Muon for the convolution filters with SGD for the rest."""
     learning_rate: float | None = None
-    """Peak learning rate, for a batch averaged loss."""
+    """Peak learning rate; by default it follows the optimiser and the batch size."""
     weight_decay: float | None = None
     """Weight decay, decoupled for AdamW and Muon; not applied to biases and normalisation."""
     momentum: float | None = None
@@ -119,8 +126,10 @@ class TrainConfig:
             self.minutes is None or self.epochs is None,
             f"--minutes {self.minutes} and --epochs {self.epochs} contradict each other: give one of them",
         )
+        longest = 60 * 24 * 30
         check(
-            self.minutes is None or 0 < self.minutes <= 60 * 24 * 30, f"--minutes is {self.minutes}: give more than 0"
+            self.minutes is None or 0 < self.minutes <= longest,
+            f"--minutes is {self.minutes}: give more than 0, up to {longest} (a month)",
         )
         check(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: give at least 1")
         check(self.batch_size is None or self.batch_size >= 2, f"--batch-size is {self.batch_size}: give at least 2")
@@ -129,7 +138,7 @@ class TrainConfig:
         check(self.threads is None or self.threads >= 1, f"--threads is {self.threads}: give at least 1")
         check(0.05 <= self.width <= 16, f"--width is {self.width}: give a factor from 0.05 to 16")
         for option in ("learning_rate", "weight_decay", "mixup", "cutmix", "translate", "cutout"):
-            self._check_range(option, 0, float("inf"))
+            self._check_range(option, 0, math.inf)
         for option in ("momentum", "ema_decay", "label_smoothing", "dropout"):
             self._check_range(option, 0, 0.99999)
         self._check_range("colour_jitter", 0, 1)
@@ -138,7 +147,8 @@ class TrainConfig:
     def _check_range(self, field: str, low: float, high: float) -> None:
         value = getattr(self, field)
         option = "--" + field.replace("_", "-")
-        check(value is None or low <= value <= high, f"{option} is {value}: give a value from {low:g} to {high:g}")
+        wanted = f"a value from {low:g} to {high:g}" if high < math.inf else f"a number from {low:g} on"
+        check(value is None or (low <= value <= high and value < math.inf), f"{option} is {value}: give {wanted}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,4 +174,4 @@ class ServeConfig:
         check(0 <= self.port <= 65535, f"--port is {self.port}: give a number from 0 to 65535")
         for field in ("threads", "max_request_megabytes", "max_file_megabytes", "max_files", "max_megapixels"):
             value = getattr(self, field)
-            check(value > 0, f"--{field.replace('_', '-')} is {value}: give more than 0")
+            check(0 < value < math.inf, f"--{field.replace('_', '-')} is {value}: give more than 0")

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)  # a folder may be called :cat:
 
 PLAIN_INTERVAL = 10.0
 """Seconds between plain progress lines when the output is not a terminal."""

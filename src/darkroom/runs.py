@@ -3,25 +3,29 @@
 import csv
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from darkroom import files
 from darkroom.errors import RunError
+
+if TYPE_CHECKING:  # numpy would take a third of the time that `darkroom --help` has
+    import numpy as np
+    import numpy.typing as npt
+
+SPLIT_ARRAYS = ("ids", "labels", "logits")
 
 
 @dataclass(frozen=True)
 class Predictions:
     """Logits of one split: `ids` (N,) and `labels` (N,) int64, `logits` (N, K) float32, untempered."""
 
-    ids: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-    logits: npt.NDArray[np.float32]
+    ids: "npt.NDArray[np.int64]"
+    labels: "npt.NDArray[np.int64]"
+    logits: "npt.NDArray[np.float32]"
 
 
 class Run:
@@ -49,9 +53,14 @@ class Run:
         """Whether the folder holds anything of a run."""
         return any(path.exists() for path in self._contents())
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run was started here, and what `holds` finds is not some other figures/ or samples/."""
+        return self.manifest.exists() or self.config.exists()
+
     def clear(self) -> None:
         """Delete what belongs to a run, and nothing else that may lie in the folder."""
-        for path in self._contents():
+        for path in reversed(self._contents()):  # what makes it a run goes last, so that this can be done again
             if path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -62,7 +71,11 @@ class Run:
 
     def read_config(self) -> dict[str, Any]:
         """Settings, class names, preprocessing and provenance of the run."""
-        return self._read_json(self.config, "start it with `darkroom train`")
+        content = self._read_json(self.config, "start it with `darkroom train`")
+        missing = [part for part in ("data", "training", "network") if part not in content]
+        if missing:  # many programs write a config.json
+            raise RunError(f"{self.config} is not that of a run (it says nothing of {missing[0]}): name a run folder")
+        return content
 
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Replace config.json."""
@@ -79,8 +92,11 @@ class Run:
     def read_history(self) -> list[dict[str, float]]:
         """A row an epoch, all values as numbers."""
         self._require(self.history, "train first")
-        with self.history.open(newline="", encoding="utf-8") as stream:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+        try:
+            with self.history.open(newline="", encoding="utf-8") as stream:
+                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise RunError(f"{self.history} is damaged ({error}): train again with --overwrite") from error
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Replace history.csv; all rows have the same columns."""
@@ -92,21 +108,29 @@ class Run:
     def read_predictions(self, split: str) -> Predictions:
         """Stored predictions of `split` ("validation" or "test")."""
         self._require(self.predictions, f"make it with `darkroom evaluate {self.folder}`")
-        with np.load(self.predictions, allow_pickle=False) as stored:
-            if f"{split}_ids" not in stored:
-                raise RunError(f"{self.predictions} holds no predictions of {split}: run `darkroom evaluate` first")
-            return Predictions(*(stored[f"{split}_{name}"] for name in ("ids", "labels", "logits")))
+        stored = self._read_arrays()
+        names = [f"{split}_{name}" for name in SPLIT_ARRAYS]
+        if not stored.keys() >= set(names):
+            raise RunError(f"{self.predictions} holds no predictions of {split}: run `darkroom evaluate` first")
+        return Predictions(*(stored[name] for name in names))
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         """Add or replace the predictions of one split, keeping those of the other."""
-        stored: dict[str, npt.NDArray[Any]] = {}
-        if self.predictions.exists():
-            with np.load(self.predictions, allow_pickle=False) as old:
-                stored = {name: old[name] for name in old.files}
-        for name in ("ids", "labels", "logits"):
-            stored[f"{split}_{name}"] = getattr(predictions, name)
+        import numpy as np
+
+        stored = self._read_arrays() if self.predictions.exists() else {}
+        stored |= {f"{split}_{name}": getattr(predictions, name) for name in SPLIT_ARRAYS}
         with files.replacing(self.predictions) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **stored)
+            np.savez_compressed(temporary, **stored)  # type: ignore[arg-type]  # an option of it looks like an array
+
+    def _read_arrays(self) -> "dict[str, npt.NDArray[Any]]":
+        import numpy as np
+
+        try:
+            with np.load(self.predictions, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise RunError(f"{self.predictions} is damaged: delete it and run `darkroom evaluate` again") from error
 
     def _read_json(self, path: Path, remedy: str) -> dict[str, Any]:
         self._require(path, remedy)

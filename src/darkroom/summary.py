@@ -1,5 +1,6 @@
 """Results as lines for people: metrics, predictions, and the story of a run, its every figure read from its folder."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -63,8 +64,8 @@ def run_lines(run: Run, seconds: Mapping[str, float]) -> Iterator[str]:
     yield ""
     yield _row("results", str(run.folder))
     yield _row("figures", str(run.figures))
-    yield _row("predict", f"darkroom predict {run.folder} {run.samples}")
-    yield _row("serve", f"darkroom serve {run.folder}")
+    yield _row("predict", shlex.join(["darkroom", "predict", str(run.folder), str(run.samples)]))
+    yield _row("serve", shlex.join(["darkroom", "serve", str(run.folder)]))
 
 
 def _row(title: str, text: str) -> str:

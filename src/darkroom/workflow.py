@@ -73,6 +73,8 @@ def claim(run: Run, *, resume: bool, overwrite: bool) -> None:
         raise UsageError("--resume and --overwrite contradict each other: give one of them")
     if run.folder.exists() and not run.folder.is_dir():
         raise UsageError(f"--out {run.folder} is a file: give a folder")
+    if run.holds() and not run.begun:
+        raise UsageError(f"{run.folder} holds no run, but files that one would replace: give another --out")
     if run.holds() and not (resume or overwrite):
         raise RunError(f"{run.folder} already holds a run: --resume it, --overwrite it, or give another --out")
 

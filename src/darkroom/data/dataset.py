@@ -15,7 +15,7 @@ from darkroom.data.inspection import Inspection, inspect_pictures
 from darkroom.data.manifest import Manifest, build_manifest
 from darkroom.data.pictures import Source
 from darkroom.data.sources import open_source
-from darkroom.errors import RunError
+from darkroom.errors import DataError, RunError
 from darkroom.preprocess import Preprocessing
 from darkroom.progress import say
 from darkroom.runs import Run
@@ -95,10 +95,14 @@ def reopen(run: Run, config: DataConfig) -> DataSet:
 
 
 def _find_again(manifest: Manifest, content: Mapping[str, Any], config: DataConfig) -> Manifest:
-    source = open_source(content["argument"], config)
+    gone = f"the pictures of this run are no longer at {manifest.root}"
+    try:
+        source = open_source(content["argument"], config)
+    except DataError as error:
+        raise RunError(f"{gone}: put them back ({error})") from error
     moved = replace(manifest, root=source.root)
     if not moved.path(0).exists():
-        raise RunError(f"the pictures of this run are no longer at {manifest.root}: put {content['argument']} back")
+        raise RunError(f"{gone}, and {source.root} holds others: put {content['argument']} back as it was")
     return moved
 
 

@@ -30,6 +30,8 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
     """
     if split not in SPLITS:
         raise UsageError(f"--split is {split}: give validation or test")
+    if len(dataset.manifest.indices(split)) == 0:
+        raise UsageError(f"the {split} split is empty: nothing can be measured on it")
     metrics: dict[str, Any] = run.read_metrics() if run.metrics.exists() else {"test_openings": 0}
     if split == "test":
         if "validation" not in metrics:
@@ -51,8 +53,6 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
 
 def _predict(run: Run, dataset: DataSet, split: str) -> Predictions:
     ids = dataset.manifest.indices(split)
-    if len(ids) == 0:
-        raise UsageError(f"the {split} split is empty: nothing can be measured on it")
     say(f"Evaluating {len(ids):,} pictures of {split}")
     device = machine.device()
     # In float32, as the bundle answers, whatever arithmetic trained the network.

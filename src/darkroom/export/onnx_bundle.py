@@ -1,11 +1,13 @@
 """A run as a bundle: the network as an ONNX graph that takes the contract's pixels, proved to answer as the network."""
 
+import hashlib
 import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,10 @@ from torch import Tensor, nn
 from darkroom import files
 from darkroom.bundle import Bundle, BundleInfo, Golden, write_bundle
 from darkroom.data.dataset import DataSet
-from darkroom.engines.base import Answers, Engine
+from darkroom.data.manifest import Manifest
+from darkroom.engines.base import Answers, Engine, check_golden
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
-from darkroom.errors import ExportError
+from darkroom.errors import DataError, ExportError
 from darkroom.models.stored import load_network
 from darkroom.progress import say
 from darkroom.provenance import available_cores
@@ -54,6 +57,7 @@ def export_bundle(run: Run, dataset: DataSet) -> Bundle:
     """Write the bundle of a finished, evaluated run, and ten sample pictures.
 
     Raises:
+        DataError: a picture that goes into the bundle has changed since the run began.
         ExportError: graph and network disagree on real pictures.
         RunError: the run is not trained or not evaluated.
     """
@@ -79,9 +83,11 @@ def export_bundle(run: Run, dataset: DataSet) -> Bundle:
         },
         metrics={split: _headline(metrics[split]) for split in ("validation", "test") if split in metrics},
     )
+    golden = _golden(deployed, dataset)
     with OnnxRuntimeEngine(info, open_session(graph, available_cores())) as engine:
         info = replace(info, parity=_prove(engine, deployed, run, dataset))
-    bundle = write_bundle(run.bundle, info=info, onnx=graph, golden=_golden(deployed, dataset))
+        check_golden(engine, golden)  # before an older bundle is replaced
+    bundle = write_bundle(run.bundle, info=info, onnx=graph, golden=golden)
     OnnxRuntimeEngine.open(run.bundle).close()
     write_samples(run, dataset)
     return bundle
@@ -126,7 +132,8 @@ def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> d
     ids = dataset.manifest.indices("validation")
     differences = []
     for size in BATCHES:
-        pixels = np.ascontiguousarray(dataset.pixels[np.resize(ids, size)])
+        spread = ids[np.linspace(0, len(ids) - 1, size).round().astype(int)]  # the first ones are all of one class
+        pixels = np.ascontiguousarray(dataset.pixels[spread])
         expected = network_answers(deployed, pixels).probabilities
         differences.append(_difference(engine.predict(pixels), expected))
     worst = max(differences)
@@ -181,9 +188,20 @@ def _golden(deployed: nn.Module, dataset: DataSet) -> Golden:
     ids = pick(dataset, "validation", GOLDEN)
     pixels = np.ascontiguousarray(dataset.pixels[ids])
     answers = network_answers(deployed, pixels)
-    return Golden(
-        tuple(manifest.path(int(id)).read_bytes() for id in ids), pixels, answers.logits, answers.probabilities
-    )
+    encoded = tuple(original(manifest, int(id)) for id in ids)
+    return Golden(encoded, pixels, answers.logits, answers.probabilities)
+
+
+def original(manifest: Manifest, id: int) -> bytes:
+    """A picture's file as it was when the run began; raises `DataError` when it is not so any more."""
+    path = manifest.path(id)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can no longer be read ({error.strerror or error}): put it back") from error
+    if hashlib.sha256(content).hexdigest() != manifest.rows[id].sha256:
+        raise DataError(f"{path} has changed since the run began: put the old file back, or start a new run")
+    return content
 
 
 def pick(dataset: DataSet, split: str, number: int) -> npt.NDArray[np.int64]:
@@ -191,12 +209,16 @@ def pick(dataset: DataSet, split: str, number: int) -> npt.NDArray[np.int64]:
     manifest = dataset.manifest
     ids, labels = manifest.indices(split), manifest.labels()
     by_class = [
-        sorted(ids[labels[ids] == label].tolist(), key=lambda id: (manifest.path(id).stat().st_size, id))
+        sorted(ids[labels[ids] == label].tolist(), key=lambda id: (_size(manifest.path(id)), id))
         for label in range(len(manifest.classes))
     ]
     rounds = [members[place] for place in range(number) for members in by_class if place < len(members)]
     chosen = rounds[:number]
     return np.array(chosen, dtype=np.int64)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0  # one that is gone comes first, and is told of when it is read
 
 
 def write_samples(run: Run, dataset: DataSet) -> None:
@@ -206,8 +228,8 @@ def write_samples(run: Run, dataset: DataSet) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for id in pick(dataset, "test", SAMPLES):
-        source = manifest.path(int(id))
         name = "".join(c if c.isalnum() or c in "-_ " else "_" for c in manifest.rows[int(id)].label)
-        shutil.copyfile(source, temporary / f"{name}-{id}{source.suffix.lower()}")
+        suffix = manifest.path(int(id)).suffix.lower()
+        (temporary / f"{name}-{id}{suffix}").write_bytes(original(manifest, int(id)))
     shutil.rmtree(run.samples, ignore_errors=True)
     temporary.rename(run.samples)

@@ -7,13 +7,10 @@ from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Sched
 from darkroom.data.augmentation import Augmentation
 from darkroom.models.cnn import SMALL_PICTURE
 
+# Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
 RECIPES: dict[str, dict[str, Any]] = {
-    # Measured on digits and CIFAR-10 (JPEG); docs/lab-notes.md has the trials.
     "small": {
         "optimiser": "muon",
-        "learning_rate": 0.12,
-        "weight_decay": 5e-4,
-        "momentum": 0.8,
         "schedule": "one-cycle",
         "label_smoothing": 0.1,
         "imbalance": "none",
@@ -25,14 +22,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "photo": {
         "optimiser": "muon",
-        "learning_rate": 0.06,
-        "weight_decay": 5e-4,
-        "momentum": 0.9,
         "schedule": "one-cycle",
         "label_smoothing": 0.1,
-        "imbalance": "weighted-loss",
+        "imbalance": "none",
         "dropout": 0.2,
-        "flip": True,
         "translate": 0,
         "cutout": 0,
         "crop_scale": 0.35,
@@ -41,6 +34,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "cutmix": 0.0,
     },
 }
+
+OPTIMISERS: dict[str, dict[str, float]] = {
+    "muon": {"learning_rate": 0.12, "momentum": 0.8, "weight_decay": 5e-4},
+    "sgd": {"learning_rate": 0.2, "momentum": 0.9, "weight_decay": 5e-4},
+    "adamw": {"learning_rate": 4e-3, "momentum": 0.9, "weight_decay": 0.05},
+}
+"""Learning rates are for batches of `REFERENCE_BATCH`; they are scaled by the root of the batch size."""
+
+REFERENCE_BATCH = 512
 
 FIT_PICTURES_SEEN = {"small": 600_000, "photo": 120_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
@@ -91,8 +93,11 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
     }
     values |= RECIPES[recipe]
     given = {field.name: getattr(config, field.name) for field in fields(config)}
-    values |= {name: value for name, value in given.items() if value is not None}
-    values["recipe"] = recipe
+    given = {name: value for name, value in given.items() if value is not None}
+    values |= given | {"recipe": recipe}
+    values = OPTIMISERS[values["optimiser"]] | values
+    if "learning_rate" not in given:
+        values["learning_rate"] *= (values["batch_size"] / REFERENCE_BATCH) ** 0.5
     augmentation = Augmentation(**{field.name: values[field.name] for field in fields(Augmentation)})
     names = {field.name for field in fields(Settings)} - {"augmentation"}
     completed: dict[str, Any] = {name: values.get(name) for name in names}

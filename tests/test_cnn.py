@@ -1,0 +1,168 @@
+"""The network: its depth, width, layer table, normalisation, and what is stored of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training import CPU
+
+from darkroom.errors import RunError
+from darkroom.models import cnn
+from darkroom.models.inference import logits_of
+from darkroom.models.stored import load_network, save_network
+from darkroom.models.summary import summarise
+from darkroom.runs import Run
+
+
+@pytest.mark.parametrize(
+    ("image_size", "stride", "widths"),
+    [
+        (8, 1, (64, 128)),
+        (16, 1, (64, 128)),
+        (32, 1, (64, 128, 256)),
+        (64, 1, (64, 128, 256, 256)),
+        (65, 2, (64, 128, 256)),
+        (128, 2, (64, 128, 256, 256)),
+        (224, 2, (64, 128, 256, 256, 256)),
+    ],
+)
+def test_depth_follows_the_picture(image_size: int, stride: int, widths: tuple[int, ...]) -> None:
+    architecture = cnn.design(image_size=image_size, classes=10, pictures=50_000)
+    assert (architecture.stem_stride, architecture.widths) == (stride, widths)
+
+
+def test_width_follows_the_data_and_the_wish() -> None:
+    few = cnn.design(image_size=32, classes=10, pictures=300)
+    many = cnn.design(image_size=32, classes=10, pictures=45_000)
+    double = cnn.design(image_size=32, classes=10, pictures=45_000, width=2)
+    assert few.widths == (64, 128, 128)
+    assert many.widths == (64, 128, 256)
+    assert double.widths == (128, 256, 512)
+    assert double.stem_width == 2 * many.stem_width == 64
+
+
+@settings(max_examples=12, deadline=None)
+@given(size=st.integers(8, 224), width=st.sampled_from([0.05, 0.125, 0.3]), classes=st.integers(2, 7))
+def test_any_size_trains_and_answers_for_every_class(size: int, width: float, classes: int) -> None:
+    network = cnn.build(cnn.design(image_size=size, classes=classes, pictures=100, width=width))
+    answer = network(torch.rand(2, 3, size, size) * 255)  # in training mode, where normalisation needs some values
+    assert answer.shape == (2, classes)
+    answer.sum().backward()
+    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters())
+    assert all(p.shape[0] % 8 == 0 for p in network.parameters() if p.ndim == 4)
+
+
+def test_layer_table_against_hand_computed_numbers() -> None:
+    architecture = cnn.Architecture(
+        image_size=16, classes=5, stem_width=8, stem_stride=1, widths=(16, 24), dropout=0.1
+    )
+    rows = {row.name: row for row in summarise(cnn.build(architecture), 16)}
+    by_hand = {  # name: (output shape, parameters, multiply-adds)
+        "normalise": ((3, 16, 16), 0, 0),
+        "stem.0": ((8, 16, 16), 8 * 27, 8 * 27 * 256),
+        "stem.1": ((8, 16, 16), 16, 0),
+        "stem.2": ((8, 16, 16), 0, 0),
+        "stage1.0": ((16, 16, 16), 16 * 72, 16 * 72 * 256),
+        "stage1.1": ((16, 8, 8), 0, 0),
+        "stage1.2": ((16, 8, 8), 32, 0),
+        "stage1.3": ((16, 8, 8), 0, 0),
+        "stage1.4": ((16, 8, 8), 16 * 144, 16 * 144 * 64),
+        "stage1.5": ((16, 8, 8), 32, 0),
+        "stage1.6": ((16, 8, 8), 0, 0),
+        "stage2.0": ((24, 8, 8), 24 * 144, 24 * 144 * 64),
+        "stage2.1": ((24, 4, 4), 0, 0),
+        "stage2.2": ((24, 4, 4), 48, 0),
+        "stage2.3": ((24, 4, 4), 0, 0),
+        "stage2.4": ((24, 4, 4), 24 * 216, 24 * 216 * 16),
+        "stage2.5": ((24, 4, 4), 48, 0),
+        "stage2.6": ((24, 4, 4), 0, 0),
+        "pool": ((24, 1, 1), 0, 0),
+        "flatten": ((24,), 0, 0),
+        "dropout": ((24,), 0, 0),
+        "head": ((5,), 24 * 5 + 5, 24 * 5),
+    }
+    assert {name: (row.output_shape, row.parameters, row.multiply_adds) for name, row in rows.items()} == by_hand
+    assert list(rows) == list(by_hand)  # in the order in which they run
+
+
+def test_photos_are_halved_by_the_stem() -> None:
+    network = cnn.build(cnn.design(image_size=97, classes=2, pictures=100, width=0.25))
+    rows = {row.name: row for row in summarise(network, 97)}
+    assert rows["stem.0"].output_shape[1:] == (49, 49)
+    assert rows["stem.0"].multiply_adds == 8 * 27 * 49 * 49
+    assert rows["stage1.1"].output_shape[1:] == (24, 24)
+
+
+def test_summary_leaves_the_network_as_it_was() -> None:
+    network = cnn.build(cnn.design(image_size=8, classes=2, pictures=10)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    summarise(network, 8)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_normalisation_is_part_of_the_network() -> None:
+    architecture = cnn.design(image_size=8, classes=2, pictures=10, width=0.25)
+    network = cnn.build(architecture, mean=(10.5, 20.25, 30.0), deviation=(2.0, 4.0, 8.5))
+    picture = torch.full((1, 3, 8, 8), 30.0)
+    wanted = torch.tensor([(30 - 10.5) / 2, (30 - 20.25) / 4, 0.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    torch.testing.assert_close(network[0](picture), wanted)
+
+
+def test_architecture_survives_json() -> None:
+    architecture = cnn.design(image_size=40, classes=3, pictures=1000, dropout=0.25)
+    assert cnn.Architecture.from_json(architecture.to_json()) == architecture
+
+
+def stored_run(folder: Path) -> tuple[Run, torch.nn.Module]:
+    architecture = cnn.design(image_size=8, classes=3, pictures=10, width=0.25)
+    # Statistics of real pictures are not whole numbers; none of their digits may be lost on the way.
+    network = cnn.build(architecture, mean=(120.7, 99.3, 64.9), deviation=(61.4, 59.6, 70.2)).eval()
+    run = Run(folder)
+    run.write_config({"network": {"architecture": architecture.to_json()}})
+    save_network(run, network.state_dict())
+    return run, network
+
+
+def test_stored_network_answers_as_the_trained_one(tmp_path: Path) -> None:
+    run, network = stored_run(tmp_path)
+    loaded = load_network(run)
+    assert not loaded.training
+    pictures = torch.rand(5, 3, 8, 8) * 255
+    assert torch.equal(loaded(pictures), network(pictures))
+
+
+def test_stored_network_that_is_missing_or_damaged(tmp_path: Path) -> None:
+    run, _ = stored_run(tmp_path)
+    run.weights.write_bytes(run.weights.read_bytes()[:-100])
+    with pytest.raises(RunError, match=r"model\.safetensors cannot be read .* --overwrite") as caught:
+        load_network(run)
+    assert "\n" not in str(caught.value)
+    run.weights.unlink()
+    with pytest.raises(RunError, match="is missing: .* --resume"):
+        load_network(run)
+
+
+def test_stored_network_of_another_architecture(tmp_path: Path) -> None:
+    run, _ = stored_run(tmp_path)
+    other = cnn.design(image_size=8, classes=4, pictures=10, width=0.25)
+    run.write_config({"network": {"architecture": other.to_json()}})
+    with pytest.raises(RunError, match="cannot be read") as caught:
+        load_network(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_follow_the_order_of_indices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("darkroom.models.inference.BATCH_BYTES", 8 * 8 * 32 * 4 * 3)  # three pictures a batch
+    network = cnn.build(cnn.design(image_size=8, classes=3, pictures=10, width=0.25)).train()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    indices = np.array([8, 0, 3, 3, 5, 1, 7])
+    logits = logits_of(network, pixels, indices, device=CPU)
+    assert network.training  # as before
+    with torch.no_grad():
+        alone = [network.eval()(torch.from_numpy(pixels[[i]]).permute(0, 3, 1, 2).float())[0].numpy() for i in indices]
+    np.testing.assert_allclose(logits, np.stack(alone), atol=1e-5)
+    assert logits.dtype == np.float32
