@@ -1,6 +1,7 @@
 """Fixtures that several files of tests share."""
 
 import pytest
+
 from finished import Finished, finish
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pictures import encoded
 from PIL import Image
 
 from darkroom import workflow
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.dataset import DataSet, reopen
 from darkroom.runs import Run
+from pictures import encoded
 
 CLASSES = ("blob 1", "blob 2", "blob 10")
 UNREADABLE = "blob 2/broken.png"

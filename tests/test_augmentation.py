@@ -99,14 +99,17 @@ def test_cutout_blanks_one_square_with_the_mean(side: int) -> None:
         mean = np.broadcast_to(original.mean(axis=(0, 1)), view[changed].shape)
         np.testing.assert_allclose(view[changed], mean, rtol=1e-4)
         assert changed.sum() == len(rows) * len(columns)  # a rectangle: a square, or what the edge leaves of it
-        assert len(rows) <= side and len(columns) <= side
+        assert len(rows) <= side
+        assert len(columns) <= side
         inside = 0 not in rows and 11 not in rows and 0 not in columns and 15 not in columns
         assert not inside or changed.sum() == side * side
         areas.add(int(changed.sum()))
     assert side * side in areas
 
 
-def crop_by_hand(picture: npt.NDArray[np.float64], window: tuple[float, float, float, float]) -> npt.NDArray[np.float64]:
+def crop_by_hand(
+    picture: npt.NDArray[np.float64], window: tuple[float, float, float, float]
+) -> npt.NDArray[np.float64]:
     """Bilinear samples of (H, W) at pixel centres of a window (top, left, height, width) in pixels."""
     height, width = picture.shape
     top, left, tall, wide = window
@@ -152,12 +155,16 @@ def test_crop_samples_a_window_bilinearly() -> None:
 def test_crop_keeps_the_area_that_was_asked_for(smallest: float) -> None:
     found = np.array(windows(400, 16, smallest, 2)) / 16
     top, left, tall, wide = found.T
-    assert (tall * wide >= smallest - 1e-3).all() and (tall * wide <= 1 + 1e-3).all()
+    assert (tall * wide >= smallest - 1e-3).all()
+    assert (tall * wide <= 1 + 1e-3).all()
     assert (tall * wide).max() > 1 - 0.1 * (1 - smallest) - 0.01
     assert (tall * wide).min() < smallest + 0.1 * (1 - smallest)
-    assert ((wide / tall) > 0.749).all() and ((wide / tall) < 1.335).all()
-    assert (top > -1e-3).all() and (top + tall < 1 + 1e-3).all()
-    assert (left > -1e-3).all() and (left + wide < 1 + 1e-3).all()
+    assert ((wide / tall) > 0.749).all()
+    assert ((wide / tall) < 1.335).all()
+    assert (top > -1e-3).all()
+    assert (top + tall < 1 + 1e-3).all()
+    assert (left > -1e-3).all()
+    assert (left + wide < 1 + 1e-3).all()
     assert np.ptp(top) > 0.5 * (1 - tall.min())  # it does move about
 
 
@@ -209,11 +216,14 @@ def test_any_strength_keeps_range_and_probabilities_and_follows_the_seed(augment
 
     views, mixed = once()
     assert views.shape == (6, 3, 7, 9)
-    assert views.isfinite().all() and views.min() >= -1e-3 and views.max() <= 255 + 1e-3
+    assert views.isfinite().all()
+    assert views.min() >= -1e-3
+    assert views.max() <= 255 + 1e-3
     assert mixed.min() >= 0
     torch.testing.assert_close(mixed.sum(1), torch.ones(6))
     again = once()
-    assert torch.equal(views, again[0]) and torch.equal(mixed, again[1])
+    assert torch.equal(views, again[0])
+    assert torch.equal(mixed, again[1])
 
 
 def test_augmentation_leaves_global_randomness_and_its_input_alone() -> None:
@@ -222,7 +232,8 @@ def test_augmentation_leaves_global_randomness_and_its_input_alone() -> None:
     everything = Augmentation(True, 2, 3, 0.5, 0.3, 0.2, 1.0)
     generator = seeded()
     mix(augment(pixels, everything, generator), torch.eye(6), everything, generator)
-    assert torch.equal(before, pixels) and torch.equal(state, torch.get_rng_state())
+    assert torch.equal(before, pixels)
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def plain_pictures() -> tuple[Tensor, Tensor]:
@@ -247,7 +258,8 @@ def test_cutmix_pastes_a_rectangle_whose_area_is_the_share(seed: int) -> None:
     mixed, shares = mix(views, targets, Augmentation(cutmix=1.0), seeded(seed))
     boxes = set()
     for number, (view, share) in enumerate(zip(mixed, shares, strict=True)):
-        assert torch.equal(view[0], view[1]) and torch.equal(view[0], view[2])
+        assert torch.equal(view[0], view[1])
+        assert torch.equal(view[0], view[2])
         pasted = (view[0] != number * 10).numpy()
         rows, columns = np.flatnonzero(pasted.any(axis=1)), np.flatnonzero(pasted.any(axis=0))
         assert pasted.sum() == len(rows) * len(columns)

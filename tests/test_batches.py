@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training import CPU, Drawn
 
 from darkroom.data.augmentation import Augmentation
 from darkroom.data.batches import Batches, channel_statistics, generator_for, plain_batches
+from training import CPU, Drawn
 
 EVERYTHING = Augmentation(True, 2, 3, 0.5, 0.3, 0.2, 1.0)
 
@@ -33,7 +33,11 @@ def numbered(count: int, **changes: object) -> Batches:
     numbers = np.arange(count, dtype=np.uint8)
     pixels = np.broadcast_to(numbers[:, None, None, None], (count, 4, 4, 3))
     return batches(
-        pixels=pixels, labels=numbers.astype(np.int64) % 3, indices=np.arange(count), augmentation=Augmentation(), **changes
+        pixels=pixels,
+        labels=numbers.astype(np.int64) % 3,
+        indices=np.arange(count),
+        augmentation=Augmentation(),
+        **changes,
     )
 
 
@@ -43,7 +47,8 @@ def shown(source: Batches, epoch: int) -> list[int]:
 
 def test_same_seed_epoch_and_step_give_the_same_batch() -> None:
     for (one, targets), (other, same_targets) in zip(batches().epoch(3), batches().epoch(3), strict=True):
-        assert torch.equal(one, other) and torch.equal(targets, same_targets)
+        assert torch.equal(one, other)
+        assert torch.equal(targets, same_targets)
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 3, 4])
@@ -53,7 +58,8 @@ def test_an_epoch_can_be_entered_at_any_step(start: int) -> None:
     whole, rest = list(source.epoch(2)), list(source.epoch(2, start=start))
     assert len(rest) == 4 - start
     for (one, targets), (other, same_targets) in zip(whole[start:], rest, strict=True):
-        assert torch.equal(one, other) and torch.equal(targets, same_targets)
+        assert torch.equal(one, other)
+        assert torch.equal(targets, same_targets)
 
 
 def test_epochs_seeds_and_steps_differ() -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training import CPU
 
 from darkroom.errors import RunError
 from darkroom.models import cnn
@@ -15,6 +14,7 @@ from darkroom.models.inference import logits_of
 from darkroom.models.stored import load_network, save_network
 from darkroom.models.summary import summarise
 from darkroom.runs import Run
+from training import CPU
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_width_follows_the_data_and_the_wish() -> None:
     assert double.stem_width == 2 * many.stem_width == 64
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(size=st.integers(8, 224), width=st.sampled_from([0.05, 0.125, 0.3]), classes=st.integers(2, 7))
 def test_any_size_trains_and_answers_for_every_class(size: int, width: float, classes: int) -> None:
     network = cnn.build(cnn.design(image_size=size, classes=classes, pictures=100, width=width))
@@ -56,9 +56,7 @@ def test_any_size_trains_and_answers_for_every_class(size: int, width: float, cl
 
 
 def test_layer_table_against_hand_computed_numbers() -> None:
-    architecture = cnn.Architecture(
-        image_size=16, classes=5, stem_width=8, stem_stride=1, widths=(16, 24), dropout=0.1
-    )
+    architecture = cnn.Architecture(image_size=16, classes=5, stem_width=8, stem_stride=1, widths=(16, 24), dropout=0.1)
     rows = {row.name: row for row in summarise(cnn.build(architecture), 16)}
     by_hand = {  # name: (output shape, parameters, multiply-adds)
         "normalise": ((3, 16, 16), 0, 0),
@@ -117,12 +115,16 @@ def test_architecture_survives_json() -> None:
     assert cnn.Architecture.from_json(architecture.to_json()) == architecture
 
 
+def write_architecture(run: Run, architecture: cnn.Architecture) -> None:
+    run.write_config({"data": {}, "training": {}, "network": {"architecture": architecture.to_json()}})
+
+
 def stored_run(folder: Path) -> tuple[Run, torch.nn.Module]:
     architecture = cnn.design(image_size=8, classes=3, pictures=10, width=0.25)
     # Statistics of real pictures are not whole numbers; none of their digits may be lost on the way.
     network = cnn.build(architecture, mean=(120.7, 99.3, 64.9), deviation=(61.4, 59.6, 70.2)).eval()
     run = Run(folder)
-    run.write_config({"network": {"architecture": architecture.to_json()}})
+    write_architecture(run, architecture)
     save_network(run, network.state_dict())
     return run, network
 
@@ -142,14 +144,14 @@ def test_stored_network_that_is_missing_or_damaged(tmp_path: Path) -> None:
         load_network(run)
     assert "\n" not in str(caught.value)
     run.weights.unlink()
-    with pytest.raises(RunError, match="is missing: .* --resume"):
+    with pytest.raises(RunError, match=r"is missing: .* --resume"):
         load_network(run)
 
 
 def test_stored_network_of_another_architecture(tmp_path: Path) -> None:
     run, _ = stored_run(tmp_path)
     other = cnn.design(image_size=8, classes=4, pictures=10, width=0.25)
-    run.write_config({"network": {"architecture": other.to_json()}})
+    write_architecture(run, other)
     with pytest.raises(RunError, match="cannot be read") as caught:
         load_network(run)
     assert "\n" not in str(caught.value)

@@ -25,6 +25,8 @@ CPU = torch.device("cpu")
 FP32 = Arithmetic(bf16=False, channels_last=False)
 QUIET = Display(None)
 
+torch.set_num_threads(1)  # with so little to compute, threads mostly wait for each other
+
 
 def drawing(label: int, *, size: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
     """A noisy picture (size, size, 3) whose brightest band of rows tells its class."""

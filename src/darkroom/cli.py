@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,8 @@ app = cyclopts.App(
     version=__version__,
     version_flags=["--version"],
 )
+
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # `main` tells of it
 
 Data = Annotated[DataConfig, Parameter(name="*")]
 Storage = Annotated[StorageConfig, Parameter(name="*")]
@@ -266,12 +268,12 @@ def _resumable(command: str, data: str, run: Run) -> Iterator[None]:
         raise TrainingStoppedError(f"{error}; go on with: {again}") from error
 
 
-def main() -> None:
-    """Run the command line; errors of the user's become one line and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, by default that of this process; errors of the user's become one line and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what a terminal cannot show
     try:
-        app.meta(print_error=False, exit_on_error=False)
+        app.meta(sys.argv[1:] if arguments is None else arguments, print_error=False, exit_on_error=False)
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         _leave(f"error: {error}", EXIT_ERROR)

@@ -58,6 +58,11 @@ class Run:
         """Whether a run was started here, and what `holds` finds is not some other figures/ or samples/."""
         return self.manifest.exists() or self.config.exists()
 
+    @property
+    def trained(self) -> bool:
+        """Whether training has ended and its weights are there."""
+        return self.weights.is_file() and "result" in self.read_config()["training"]
+
     def clear(self) -> None:
         """Delete what belongs to a run, and nothing else that may lie in the folder."""
         for path in reversed(self._contents()):  # what makes it a run goes last, so that this can be done again
@@ -127,7 +132,7 @@ class Run:
         import numpy as np
 
         try:
-            with np.load(self.predictions, allow_pickle=False) as stored:
+            with self.predictions.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise RunError(f"{self.predictions} is damaged: delete it and run `darkroom evaluate` again") from error

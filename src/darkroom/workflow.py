@@ -57,6 +57,9 @@ def train(
     claim(run, resume=resume, overwrite=overwrite)
     if resume and run.config.exists():
         require_same(run, data, data_config=data_config, config=config)
+        if run.trained:
+            say(f"{run.folder} is trained already")
+            return
         dataset = reopen(run, data_config)
     else:
         dataset = prepare(data, data_config)

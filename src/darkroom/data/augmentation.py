@@ -99,11 +99,11 @@ def cutout(views: Tensor, side: int, generator: Generator) -> Tensor:
     return torch.where(hidden, views.mean(dim=(2, 3), keepdim=True), views)
 
 
-def _band(size: int, side: float | Tensor, centre: Tensor) -> Tensor:
+def _band(size: int, side: float, centre: Tensor) -> Tensor:
     """(N, size) marks `side` positions around `centre`, a fraction of the size; cut off at the edges."""
-    start = (centre * size - torch.as_tensor(side) / 2).round()[:, None]
+    start = (centre * size - side / 2).round()[:, None]
     positions = torch.arange(size)
-    return (positions >= start) & (positions < start + torch.as_tensor(side).reshape(-1, 1))
+    return (positions >= start) & (positions < start + side)
 
 
 def mix(views: Tensor, targets: Tensor, augmentation: Augmentation, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -111,12 +111,10 @@ def mix(views: Tensor, targets: Tensor, augmentation: Augmentation, generator: G
     if not (augmentation.mixup or augmentation.cutmix):
         return views, targets
     partner = torch.randperm(len(views), generator=generator).to(views.device)
-    use_mixup = bool(torch.rand((), generator=generator) < 0.5) if augmentation.cutmix else True
-    if augmentation.mixup and use_mixup:
+    heads = bool(torch.rand((), generator=generator) < 0.5)
+    if augmentation.mixup and (heads or not augmentation.cutmix):
         share = _beta(augmentation.mixup, generator)
         return torch.lerp(views[partner], views, share), torch.lerp(targets[partner], targets, share)
-    if not augmentation.cutmix:
-        return views, targets
     return _cutmix(views, targets, partner, augmentation.cutmix, generator)
 
 

@@ -47,10 +47,19 @@ class Plan:
         """Steps of `epoch`, counted from 1: all, or what is left of the plan."""
         return min(self.steps_an_epoch, self.total_steps - (epoch - 1) * self.steps_an_epoch)
 
+    @property
+    def midway(self) -> float:
+        """Progress in the middle of the coming step."""
+        return self.progress + self._stride / 2
+
     def advance(self) -> None:
         """Count one step as done."""
-        self.progress += (1 - self.progress) / max(1, self.total_steps - self.done)
+        self.progress += self._stride
         self.done += 1
+
+    @property
+    def _stride(self) -> float:
+        return (1 - self.progress) / max(1, self.total_steps - self.done)
 
     def adjust(self, *, elapsed: float, step_seconds: float, epoch_seconds: float) -> bool:
         """Re-plan if the budget would be missed; says whether it did.

@@ -131,8 +131,11 @@ def forward_backward(
 
 
 def set_learning_rate(state: State) -> None:
-    """Scale the peak rate of every group by the schedule's factor for the coming step."""
-    factor = state.learning_rate.factor(state.plan.progress)
+    """Scale the peak rate of every group by the schedule's factor in the middle of the coming step.
+
+    At its beginning the first step would have a rate of zero, and do nothing.
+    """
+    factor = state.learning_rate.factor(state.plan.midway)
     for group in state.optimiser.param_groups:
         group["lr"] = group["peak"] * factor
 
@@ -220,7 +223,8 @@ class Clock:
     def epoch_done(self) -> None:
         """Validation and checkpoint are over: their time is part of what an epoch costs."""
         self.stamp()
-        self._validation_steps = (self._state.elapsed - self._last_step) / self.step_seconds
+        if self.step_seconds:  # none was measured yet if the training went on from behind the last step of an epoch
+            self._validation_steps = (self._state.elapsed - self._last_step) / self.step_seconds
 
     def seconds_left(self) -> float:
         """Expected time to the end of the plan."""

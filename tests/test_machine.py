@@ -1,0 +1,113 @@
+"""Arithmetic is chosen by measuring; the measurements here are fakes."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from darkroom.training import machine
+from darkroom.training.machine import Arithmetic, arrange, choose_arithmetic, timed
+from training import CPU
+
+FP32, FP32_LAST, BF16, BF16_LAST = (
+    Arithmetic(bf16=bf16, channels_last=last) for bf16 in (False, True) for last in (False, True)
+)
+Seconds = dict[Arithmetic, float]
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8 * 36, 2))
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.rand(4, 3, 8, 8), torch.eye(2)[[0, 1, 0, 1]]
+
+
+def chosen(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: Seconds,
+    *,
+    precision: machine.Precision = "auto",
+    layout: machine.MemoryFormat = "auto",
+    bf16_supported: bool = True,
+) -> tuple[Arithmetic, list[Arithmetic]]:
+    """What is chosen, and what was measured for it."""
+    tried: list[Arithmetic] = []
+
+    def fake(network: nn.Module, batch: object, arithmetic: Arithmetic) -> float:
+        tried.append(arithmetic)
+        return seconds[arithmetic]
+
+    monkeypatch.setattr(machine, "_step_seconds", fake)
+    monkeypatch.setattr(machine, "supports_bf16", lambda where: bf16_supported)
+    return choose_arithmetic(network(), batch(), precision=precision, memory_format=layout), tried
+
+
+@pytest.mark.parametrize("fastest", [FP32, FP32_LAST, BF16, BF16_LAST])
+def test_the_fastest_is_chosen(monkeypatch: pytest.MonkeyPatch, fastest: Arithmetic) -> None:
+    seconds = dict.fromkeys((FP32, FP32_LAST, BF16, BF16_LAST), 1.0) | {fastest: 0.5}
+    best, tried = chosen(monkeypatch, seconds)
+    assert best == fastest
+    assert len(tried) == 4
+
+
+def test_a_draw_goes_to_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, {FP32: 1.0, FP32_LAST: 0.97, BF16: 0.99, BF16_LAST: 0.85})[0] == FP32
+
+
+def test_bf16_is_not_even_tried_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, tried = chosen(monkeypatch, {FP32: 1.0, FP32_LAST: 0.7}, bf16_supported=False)
+    assert best == FP32_LAST
+    assert tried == [FP32, FP32_LAST]
+
+
+def test_what_the_user_says_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {FP32: 1.0, FP32_LAST: 0.1, BF16: 0.5, BF16_LAST: 0.2}
+    assert chosen(monkeypatch, seconds, precision="bf16") == (BF16_LAST, [BF16, BF16_LAST])
+    assert chosen(monkeypatch, seconds, layout="contiguous") == (BF16, [FP32, BF16])
+    assert chosen(monkeypatch, seconds, precision="fp32", layout="contiguous") == (FP32, [])
+    assert chosen(monkeypatch, seconds, precision="bf16", layout="channels-last", bf16_supported=False)[0] == BF16_LAST
+
+
+def test_measuring_leaves_network_and_randomness_alone() -> None:
+    net, pictures = network(), batch()
+    state = torch.get_rng_state()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    choose_arithmetic(net, pictures, precision="auto", memory_format="auto")
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_arrange_sets_the_layout() -> None:
+    net = network()
+    weight = arrange(net, FP32_LAST)[0].weight  # type: ignore[index]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert arrange(net, FP32)[0].weight.is_contiguous()  # type: ignore[index]
+
+
+def test_arithmetic_in_words() -> None:
+    assert (BF16_LAST.describe(), FP32.describe()) == ("bf16, channels_last", "fp32, contiguous")
+
+
+def test_timed_warms_up_and_bounds_its_runs() -> None:
+    runs: list[int] = []
+    assert len(timed(lambda: runs.append(1), seconds=1e9, most=7)) == 7
+    assert len(runs) == 8
+    assert len(timed(lambda: runs.append(1), seconds=0.0)) == 2
+
+
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert machine.use_threads(1) == 1 == torch.get_num_threads()
+        assert machine.use_threads(None) == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_bf16_needs_a_compiled_in_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(machine.supports_bf16(CPU), bool)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert machine.supports_bf16(CPU) is False

@@ -1,0 +1,157 @@
+"""Recipes: what the user says wins, then the recipe, then what follows from the data."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkroom.config import TrainConfig
+from darkroom.data.dataset import DataSet
+from darkroom.data.manifest import Manifest, Row
+from darkroom.preprocess import Preprocessing
+from darkroom.training.budget import plan_epochs
+from darkroom.training.recipes import RECIPES, Settings, complete
+from darkroom.training.train import _after_planning, _class_weights
+
+
+@pytest.mark.parametrize(("size", "recipe"), [(8, "small"), (64, "small"), (65, "photo"), (224, "photo")])
+def test_auto_follows_the_size(size: int, recipe: str) -> None:
+    assert complete(TrainConfig(), image_size=size, pictures=5000).recipe == recipe
+
+
+def test_a_named_recipe_wins_over_the_size() -> None:
+    photo = complete(TrainConfig(recipe="photo"), image_size=32, pictures=5000)
+    assert (photo.recipe, photo.augmentation.crop_scale) == ("photo", RECIPES["photo"]["crop_scale"])
+    assert complete(TrainConfig(recipe="small"), image_size=224, pictures=5000).augmentation.crop_scale == 1
+
+
+GIVEN = TrainConfig(
+    epochs=3,
+    batch_size=10,
+    accumulate=2,
+    optimiser="adamw",
+    learning_rate=0.0,
+    weight_decay=0.0,
+    momentum=0.0,
+    schedule="plateau",
+    label_smoothing=0.0,
+    imbalance="balanced-sampling",
+    ema_decay=0.0,
+    patience=1,
+    width=0.5,
+    dropout=0.0,
+    flip=False,
+    translate=0,
+    cutout=0,
+    crop_scale=1.0,
+    colour_jitter=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+    precision="fp32",
+    memory_format="contiguous",
+)
+
+
+@pytest.mark.parametrize("size", [16, 128])
+def test_what_the_user_gives_wins_even_when_it_is_nothing(size: int) -> None:
+    settings = complete(GIVEN, image_size=size, pictures=5000)
+    for field in dataclasses.fields(TrainConfig):
+        place = settings if hasattr(settings, field.name) else settings.augmentation
+        if field.name != "recipe" and hasattr(place, field.name):
+            assert getattr(place, field.name) == getattr(GIVEN, field.name), field.name
+
+
+def test_the_whole_config_finds_a_place() -> None:
+    settings = complete(TrainConfig(), image_size=32, pictures=5000)
+    known = {*vars(settings), *vars(settings.augmentation)}
+    elsewhere = {"model", "minutes", "threads", "tensorboard"}
+    assert {field.name for field in dataclasses.fields(TrainConfig)} - known == elsewhere
+    open_until_planned = {"ema_decay", "patience"}
+    assert {name for name, value in vars(settings).items() if value is None} == open_until_planned
+
+
+@pytest.mark.parametrize("size", [8, 32, 128, 224])
+@pytest.mark.parametrize("pictures", [2, 30, 500, 3000, 45_000, 1_000_000])
+def test_rules_from_the_data_stay_sensible(size: int, pictures: int) -> None:
+    settings = complete(TrainConfig(), image_size=size, pictures=pictures)
+    assert 16 <= settings.batch_size <= 512
+    assert settings.batch_size == 16 or pictures / settings.batch_size >= 25
+    assert 12 <= settings.epochs <= 60
+    assert 0 <= settings.augmentation.translate <= size // 4
+    assert settings.augmentation.cutout <= size // 2
+    assert settings.learning_rate > 0
+
+
+def test_tiny_signs_are_not_mirrored() -> None:
+    assert not complete(TrainConfig(), image_size=8, pictures=1000).augmentation.flip
+    assert complete(TrainConfig(), image_size=128, pictures=1000).augmentation.flip
+
+
+@pytest.mark.parametrize("recipe", ["small", "photo"])
+def test_each_optimiser_has_a_rate_of_its_own(recipe: str) -> None:
+    rates = {
+        name: complete(TrainConfig(recipe=recipe, optimiser=name), image_size=32, pictures=5000).learning_rate  # type: ignore[arg-type]
+        for name in ("sgd", "adamw", "muon")
+    }
+    assert rates["adamw"] < 0.1 * rates["muon"]
+    assert rates["adamw"] < 0.1 * rates["sgd"]
+
+
+def test_settings_survive_json() -> None:
+    settings = complete(TrainConfig(mixup=0.3), image_size=32, pictures=5000)
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+def data_set(counts: dict[str, int]) -> DataSet:
+    """A data set with so many training pictures a class, and one picture a class to validate."""
+    labels = [(label, "train") for label, count in counts.items() for _ in range(count)]
+    labels += [(label, "validation") for label in counts]
+    rows = tuple(
+        Row(
+            id=number,
+            path=f"{number}.png",
+            label=label,
+            split=split,
+            sha256="",
+            width=8,
+            height=8,
+            duplicate_group=number,
+        )
+        for number, (label, split) in enumerate(labels)
+    )
+    manifest = Manifest(root=Path(), classes=tuple(counts), rows=rows, fingerprint="", unreadable=())
+    return DataSet("", "", manifest, Preprocessing(8, 8), np.zeros((len(rows), 8, 8, 3), dtype=np.uint8))
+
+
+def test_class_weights_make_classes_count_alike() -> None:
+    counts = {"cat": 60, "dog": 30, "newt": 2}
+    settings = complete(TrainConfig(imbalance="weighted-loss"), image_size=8, pictures=92)
+    weights = _class_weights(data_set(counts), settings)
+    assert weights is not None
+    shares = [float(weight) * count for weight, count in zip(weights, counts.values(), strict=True)]
+    assert shares == pytest.approx([92 / 3] * 3)  # each class the same, 1 on average over the pictures
+
+
+def test_class_weights_where_a_class_has_no_training_pictures() -> None:
+    settings = complete(TrainConfig(imbalance="weighted-loss"), image_size=8, pictures=9)
+    weights = _class_weights(data_set({"cat": 6, "dog": 0, "newt": 3}), settings)
+    assert weights is not None
+    assert weights.isfinite().all()
+    assert [float(weights[0]) * 6, float(weights[2]) * 3] == pytest.approx([4.5, 4.5])
+
+
+def test_no_class_weights_unless_wanted() -> None:
+    assert _class_weights(data_set({"a": 1, "b": 5}), complete(TrainConfig(), image_size=8, pictures=6)) is None
+
+
+def test_what_follows_from_the_length_of_the_training() -> None:
+    settings = complete(TrainConfig(), image_size=8, pictures=1000)
+    short = _after_planning(settings, plan_epochs(4, steps_an_epoch=5))
+    long = _after_planning(settings, plan_epochs(60, steps_an_epoch=1000))
+    assert (short.epochs, short.ema_decay, short.patience) == (4, 0.8, 10)
+    assert (long.epochs, long.ema_decay, long.patience) == (60, 0.9995, 30)
+    given = complete(TrainConfig(ema_decay=0.0, patience=2), image_size=8, pictures=1000)
+    kept = _after_planning(given, plan_epochs(60, steps_an_epoch=1000))
+    assert (kept.ema_decay, kept.patience) == (0.0, 2)
