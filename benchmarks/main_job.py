@@ -1,6 +1,6 @@
 """Measure the main job: read and decode a data set afresh, train, evaluate as the bundle answers; one row a seed.
 
-    .venv/bin/python benchmarks/main_job.py DATA [--seeds 0 1 2] [--minutes M | --epochs N] [--title TEXT]
+    .venv/bin/python benchmarks/main_job.py DATA [--seeds 0 1 2] [--minutes M | --epochs N] [--title TEXT] [--keep FOLDER]
 
 Writes benchmarks/results/main-job-TITLE.json with command, commit, machine, versions, n, mean and spread. Run nothing
 else meanwhile.
@@ -27,8 +27,9 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Run all seeds and write one file of results."""
     options = parse()
-    with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as folder:
-        rows = [measure(options, seed, Path(folder)) for seed in options.seeds]
+    with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as temporary:
+        folder = options.keep or Path(temporary)
+        rows = [measure(options, seed, folder) for seed in options.seeds]
     summary = {name: spread([row[name] for row in rows]) for name in rows[0] if name not in ("seed", "test_n")}
     title = options.title or Path(options.data).name.split(".")[0]
     command = shlex.join(["python", "benchmarks/main_job.py", *sys.argv[1:]])
@@ -46,6 +47,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--title")
+    parser.add_argument("--keep", type=Path, help="leave runs and caches in this folder")
     return parser.parse_args()
 
 

@@ -199,3 +199,12 @@ def test_opening_a_run_makes_nothing(tmp_path: Path) -> None:
     assert not Run(tmp_path / "none").holds()
     assert list(tmp_path.iterdir()) == []
     assert Run(tmp_path).figure("x") == tmp_path / "figures" / "x"
+
+
+def test_leftovers_of_killed_savers_are_swept(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    leftover, other = tmp_path / ".checkpoint.0a1b2c3d.pt", tmp_path / ".checkpoint.txt"
+    for path in (run.checkpoint, leftover, other):
+        path.write_bytes(b"x")
+    run.sweep()
+    assert sorted(tmp_path.iterdir()) == sorted([run.checkpoint, other])

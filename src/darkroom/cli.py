@@ -19,7 +19,7 @@ from cyclopts.config import Dict
 from darkroom import __version__, workflow
 from darkroom.config import DataConfig, ServeConfig, StorageConfig, TrainConfig
 from darkroom.errors import DarkroomError, TrainingStoppedError, UsageError
-from darkroom.progress import say
+from darkroom.progress import say, track
 from darkroom.runs import Run
 
 EXIT_ERROR = 2
@@ -52,9 +52,7 @@ SERVING = ServeConfig()
 
 
 @app.command
-def doctor(
-    data: str, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, data_config: Data = DATA
-) -> None:
+def doctor(data: str, /, *, as_json: AsJson = False, data_config: Data = DATA) -> None:
     """Examine a data set without changing it: unreadable files, copies, leaks between splits, imbalance, oddities.
 
     Parameters
@@ -93,7 +91,7 @@ def train(
         Delete the run that is in the folder.
     """
     run = _run_folder(data, out, resume=resume)
-    with _resumable("train", data, run):
+    with _resumable("train", data, run, data_config):
         workflow.train(data, run, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
     print(f"{run.folder}\nevaluate it: {shlex.join(['darkroom', 'evaluate', str(run.folder)])}")
 
@@ -154,7 +152,7 @@ def predict(
         Classes shown for each picture in the table.
     """
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-    from darkroom.engines.prediction import expand, predict_pictures
+    from darkroom.engines.prediction import expand, stream_predictions
     from darkroom.summary import prediction_json, prediction_lines
 
     if not images:
@@ -163,7 +161,8 @@ def predict(
         raise UsageError(f"--top is {top}: give at least 1")
     paths = expand(images)
     with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
-        answers = predict_pictures(engine, [(str(path), path) for path in paths])
+        sources = ((str(path), path) for path in paths)
+        answers = list(track(stream_predictions(engine, sources), total=len(paths), what="Predicting"))
     if as_json:
         print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
     else:
@@ -214,7 +213,7 @@ def run(
     from darkroom.summary import run_lines
 
     folder = _run_folder(data, out, resume=resume)
-    with _resumable("run", data, folder):
+    with _resumable("run", data, folder, data_config):
         seconds = workflow.run_all(
             data, folder, data_config=data_config, config=training, resume=resume, overwrite=overwrite
         )
@@ -260,12 +259,14 @@ def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:
 
 
 @contextmanager
-def _resumable(command: str, data: str, run: Run) -> Iterator[None]:
+def _resumable(command: str, data: str, run: Run, config: DataConfig) -> Iterator[None]:
     try:
         yield
     except TrainingStoppedError as error:
-        again = shlex.join(["darkroom", command, data, "--out", str(run.folder), "--resume"])
-        raise TrainingStoppedError(f"{error}; go on with: {again}") from error
+        again = ["darkroom", command, data, "--out", str(run.folder), "--resume"]
+        if config.cache != DATA.cache:
+            again += ["--cache", str(config.cache)]
+        raise TrainingStoppedError(f"{error}; go on with: {shlex.join(again)}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -71,6 +71,11 @@ class Run:
             else:
                 path.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Delete what killed processes left beside the checkpoint; only for the process that trains."""
+        for leftover in self.folder.glob(f".{self.checkpoint.stem}.*{self.checkpoint.suffix}"):
+            leftover.unlink(missing_ok=True)
+
     def _contents(self) -> list[Path]:
         return [path for path in vars(self).values() if path != self.folder]
 

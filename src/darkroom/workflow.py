@@ -62,6 +62,8 @@ def train(
             return
         dataset = reopen(run, data_config)
     else:
+        if resume:
+            say(f"{run.folder} holds nothing to resume: starting anew")
         dataset = prepare(data, data_config)
         if overwrite:  # only now: data that cannot be read must not cost the run that was there
             run.clear()

@@ -15,8 +15,8 @@ from darkroom.provenance import available_cores
 
 PROBE_PICTURES = 64
 MARGIN = 0.8
-"""Something other than plain float32 must take at most this part of its time to be chosen: where the gain is small, noise
-would decide, and two runs of one seed would differ."""
+"""Something other than plain float32 must take at most this part of its time to be chosen: where the gain is small,
+noise would decide, and two runs of one seed would differ."""
 
 
 @dataclass(frozen=True)

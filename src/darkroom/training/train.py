@@ -104,6 +104,7 @@ def carry_on(dataset: DataSet, run: Run) -> None:
     settings, arithmetic = Settings.from_json(training["settings"]), Arithmetic(**training["arithmetic"])
     machine.use_threads(training["threads"])
     now = _build_state(content, settings, arithmetic)
+    run.sweep()
     if run.checkpoint.exists():
         state.restore(now, run.checkpoint)
         say(f"Going on from epoch {now.epoch}, step {now.step + 1}")
