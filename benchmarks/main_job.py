@@ -1,6 +1,6 @@
 """Measure the main job: read and decode a data set afresh, train, evaluate as the bundle answers; one row a seed.
 
-    .venv/bin/python benchmarks/main_job.py DATA [--seeds 0 1 2] [--minutes M | --epochs N] [--title TEXT] [--keep FOLDER]
+    python benchmarks/main_job.py DATA [--seeds 0 1 2] [--minutes M | --epochs N] [--title TEXT] [--keep FOLDER]
 
 Writes benchmarks/results/main-job-TITLE.json with command, commit, machine, versions, n, mean and spread. Run nothing
 else meanwhile.

@@ -102,14 +102,17 @@ def test_a_perfect_early_twice_opened_run_is_told_as_such(finished_run: Finished
     def change(config: Any, metrics: Any) -> None:
         metrics["test"]["confusion_matrix"] = [[9, 0, 0], [0, 9, 0], [0, 0, 9]]
         metrics["test_openings"] = 2
-        metrics["test"]["per_class"][CLASSES[0]].update(support=0, f1=0.0)
+        per_class = metrics["test"]["per_class"]
+        per_class[CLASSES[0]].update(support=0, f1=0.0)
+        per_class[CLASSES[1]].update(precision=0.2, recall=0.3, f1=0.9)
+        per_class[CLASSES[2]].update(precision=0.9, recall=0.8, f1=0.1)
         config["training"]["result"]["stopped_early"] = True
         config["data"]["unreadable"] = []
 
     told = changed(finished_run, tmp_path / "run", change)
     assert told["most confused"] == "no class with another"
     assert told["test opened"] == "2 times"
-    assert not told["weakest class"].startswith(CLASSES[0]), "a class without pictures has no score"
+    assert told["weakest class"].startswith(f"{CLASSES[2]} "), "F1 decides, and a class without pictures has none"
     assert "(stopped early)" in told["training"]
     assert "unreadable" not in told["data"]
 
