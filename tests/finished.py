@@ -1,7 +1,6 @@
 """A real run on a small drawn data set, with all its stages behind it."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +21,16 @@ SIDE = 12
 
 @dataclass(frozen=True)
 class Finished:
-    """A run, what it was made from, and the seconds its stages took."""
+    """A run, and what it was made from."""
 
     run: Run
     data: Path
     config: DataConfig
-    seconds: Mapping[str, float]
 
     def copy(self, folder: Path) -> "Finished":
         """The same with a run folder of its own, to be changed at will."""
         shutil.copytree(self.run.folder, folder)
-        return Finished(Run(folder), self.data, self.config, self.seconds)
+        return Finished(Run(folder), self.data, self.config)
 
     def dataset(self) -> DataSet:
         """The data set of the run."""
@@ -44,10 +42,10 @@ def finish(folder: Path) -> Finished:
     data, config = folder / "blobs", DataConfig(cache=folder / "cache")
     draw_blobs(data)
     run = Run(folder / "run")
-    seconds = workflow.run_all(
+    workflow.run_all(
         str(data), run, data_config=config, config=TrainConfig(epochs=4, threads=1, tensorboard=True, width=0.5)
     )
-    return Finished(run, data, config, seconds)
+    return Finished(run, data, config)
 
 
 def draw_blobs(root: Path, *, pictures: int = PICTURES_A_CLASS) -> None:

@@ -22,8 +22,8 @@ LAYERS = (
     "web",
     "export",
     "engines",
-    "evaluation",  # stands on training for its choice of device
     "training",
+    "evaluation",
     "models",
     "data",
     "figures",

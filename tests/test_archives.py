@@ -283,3 +283,15 @@ def test_a_lock_is_waited_for_and_that_is_said(tmp_path: Path, capsys: pytest.Ca
     thread.join(10)
     assert order == ["first", "second"]
     assert "waiting for another darkroom" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_that_claims_much_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    archive = tmp_path / "bomb.tar.xz"
+    header = tarfile.TarInfo("name")
+    header.type, header.size = kind, 64 << 20
+    with tarfile.open(archive, "w:xz") as opened:
+        opened.addfile(header, io.BytesIO(bytes(64 << 20)))
+    assert archive.stat().st_size < 100_000
+    with pytest.raises(ArchiveError, match=r"^[^\n]+$"):
+        unpack(archive, tmp_path / "cache")

@@ -117,16 +117,16 @@ def test_statistics_come_from_the_given_pictures_only() -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (700, 5, 6, 3), dtype=np.uint8)
     train = random.permutation(700)[:600]  # more than one part of the sum
-    mean, deviation = channel_statistics(pixels, train)
+    mean, std = channel_statistics(pixels, train)
     np.testing.assert_allclose(mean, pixels[train].mean(axis=(0, 1, 2)), rtol=1e-9)
-    np.testing.assert_allclose(deviation, pixels[train].std(axis=(0, 1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(std, pixels[train].std(axis=(0, 1, 2)), rtol=1e-9)
     others = np.setdiff1d(np.arange(700), train)
     changed = pixels.copy()
     changed[others] = 0
-    assert channel_statistics(changed, train) == (mean, deviation)
+    assert channel_statistics(changed, train) == (mean, std)
 
 
 def test_a_constant_channel_can_be_divided_by() -> None:
-    mean, deviation = channel_statistics(np.full((4, 3, 3, 3), 200, dtype=np.uint8), np.arange(4))
+    mean, std = channel_statistics(np.full((4, 3, 3, 3), 200, dtype=np.uint8), np.arange(4))
     assert mean == (200.0,) * 3
-    assert deviation == (1.0,) * 3
+    assert std == (1.0,) * 3

@@ -70,9 +70,6 @@ def cache(finished: Finished) -> tuple[str, str]:
     return "--cache", str(finished.config.cache)
 
 
-# ---- help and version
-
-
 def test_help_names_every_command(darkroom: Command) -> None:
     code, out, _ = darkroom("--help")
     assert code == 0
@@ -125,9 +122,6 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-# ---- the commands
-
-
 def test_doctor_prints_text_or_json_and_writes_nothing(darkroom: Command, finished_run: Finished) -> None:
     before = sorted(finished_run.data.rglob("*"))
     code, text, _ = darkroom("doctor", finished_run.data, *cache(finished_run))
@@ -146,7 +140,8 @@ def test_train_evaluate_export_predict_one_after_the_other(
     out = tmp_path / "my run"
     code, printed, told = darkroom("train", finished_run.data, "--out", out, *QUICK, *cache(finished_run))
     assert code == 0, told
-    assert printed.splitlines() == [str(out), f"evaluate it: darkroom evaluate '{out}'"]
+    again = shlex.join(["darkroom", "evaluate", str(out), "--cache", str(finished_run.config.cache)])
+    assert printed.splitlines() == [str(out), f"evaluate it: {again}"]
     assert "180 pictures of 3 classes" in told
     code, printed, _ = darkroom("evaluate", out, *cache(finished_run))
     assert code == 0
@@ -240,9 +235,6 @@ def test_a_reader_that_has_gone_is_no_error(finished_run: Finished) -> None:
     assert done.stderr == ""
 
 
-# ---- what is wrong is said in one line
-
-
 def test_data_that_is_missing_comes_with_near_names(darkroom: Command, tmp_path: Path) -> None:
     (tmp_path / "pets").mkdir()
     refused(darkroom("train", tmp_path / "pest", "--out", "new"), "does not exist", "did you mean pets?")
@@ -333,7 +325,7 @@ def test_run_folders_that_are_missing_or_incomplete(
     copied.run.weights.write_bytes(copied.run.weights.read_bytes()[:100])
     refused(darkroom(command, copied.run.folder, *storage), "model.safetensors cannot be read", last=True)
     copied.run.weights.unlink()
-    refused(darkroom(command, copied.run.folder, *storage), "training has not ended", last=True)
+    refused(darkroom(command, copied.run.folder, *storage), "has not ended", last=True)
     copied.run.manifest.unlink()
     refused(darkroom(command, copied.run.folder, *storage), "manifest.csv is missing")
     copied.run.config.write_text('{"data":')
@@ -403,9 +395,6 @@ def test_ctrl_c_elsewhere_leaves_quietly(darkroom: Command, monkeypatch: pytest.
     assert darkroom("doctor", "digits") == (130, "", "darkroom: stopped\n")
 
 
-# ---- --config
-
-
 def test_a_toml_file_has_the_names_of_the_options(darkroom: Command, tmp_path: Path) -> None:
     draw_blobs(tmp_path / "blobs", pictures=12)
     Path("settings.toml").write_text(
@@ -454,9 +443,6 @@ def test_a_toml_file_is_forgotten_by_the_next_command(darkroom: Command) -> None
     Path("settings.toml").write_text("[doctor]\nseed = -1\n")
     refused(darkroom("--config", "settings.toml", "doctor", "nowhere"), "--seed is -1")
     refused(darkroom("doctor", "nowhere"), "does not exist")
-
-
-# ---- the server, as a program of its own
 
 
 def test_serve_answers_until_it_is_told_to_stop(finished_run: Finished) -> None:

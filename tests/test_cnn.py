@@ -104,7 +104,7 @@ def test_summary_leaves_the_network_as_it_was() -> None:
 
 def test_normalisation_is_part_of_the_network() -> None:
     architecture = cnn.design(image_size=8, classes=2, pictures=10, width=0.25)
-    network = cnn.build(architecture, mean=(10.5, 20.25, 30.0), deviation=(2.0, 4.0, 8.5))
+    network = cnn.build(architecture, mean=(10.5, 20.25, 30.0), std=(2.0, 4.0, 8.5))
     picture = torch.full((1, 3, 8, 8), 30.0)
     wanted = torch.tensor([(30 - 10.5) / 2, (30 - 20.25) / 4, 0.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     torch.testing.assert_close(network[0](picture), wanted)
@@ -116,13 +116,13 @@ def test_architecture_survives_json() -> None:
 
 
 def write_architecture(run: Run, architecture: cnn.Architecture) -> None:
-    run.write_config({"data": {}, "training": {}, "network": {"architecture": architecture.to_json()}})
+    run.write_config({"data": {}, "training": {"result": {}}, "network": {"architecture": architecture.to_json()}})
 
 
 def stored_run(folder: Path) -> tuple[Run, torch.nn.Module]:
     architecture = cnn.design(image_size=8, classes=3, pictures=10, width=0.25)
     # Statistics of real pictures are not whole numbers; none of their digits may be lost on the way.
-    network = cnn.build(architecture, mean=(120.7, 99.3, 64.9), deviation=(61.4, 59.6, 70.2)).eval()
+    network = cnn.build(architecture, mean=(120.7, 99.3, 64.9), std=(61.4, 59.6, 70.2)).eval()
     run = Run(folder)
     write_architecture(run, architecture)
     save_network(run, network.state_dict())
@@ -144,7 +144,7 @@ def test_stored_network_that_is_missing_or_damaged(tmp_path: Path) -> None:
         load_network(run)
     assert "\n" not in str(caught.value)
     run.weights.unlink()
-    with pytest.raises(RunError, match=r"is missing: .* --resume"):
+    with pytest.raises(RunError, match=r"has not ended: .* --resume"):
         load_network(run)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from darkroom.config import DataConfig
-from darkroom.data.dataset import PHOTO, DataSet, prepare, reopen, suitable_size
+from darkroom.data.dataset import PHOTO, DataSet, leaks, prepare, reopen, suitable_size
 from darkroom.data.manifest import Manifest
 from darkroom.errors import DataError, RunError
+from darkroom.files import sha256_of
 from darkroom.preprocess import load
 from darkroom.runs import Run
 from finished import CLASSES, PICTURES_A_CLASS, UNREADABLE, Finished, draw_blobs
@@ -22,10 +23,16 @@ def prepared(folder: Path, *, pictures: int = 12) -> tuple[DataSet, Run, DataCon
     draw_blobs(folder / "blobs", pictures=pictures)
     config = DataConfig(cache=folder / "cache")
     dataset = prepare(str(folder / "blobs"), config)
-    run = Run(folder / "run")
+    return dataset, begun(dataset, folder / "run"), config
+
+
+def begun(dataset: DataSet, folder: Path) -> Run:
+    """What `reopen` reads of a run."""
+    run = Run(folder)
     dataset.manifest.write(run.manifest)
-    run.write_config({"data": dataset.to_json(), "training": {}, "network": {}})
-    return dataset, run, config
+    data = {**dataset.to_json(), "manifest_sha256": sha256_of(run.manifest)}
+    run.write_config({"data": data, "training": {}, "network": {}})
+    return run
 
 
 def assert_same(left: DataSet, right: DataSet) -> None:
@@ -99,9 +106,7 @@ def test_an_archive_whose_unpacked_files_are_gone_is_unpacked_again(tmp_path: Pa
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "blobs")
     config = DataConfig(cache=tmp_path / "cache")
     dataset = prepare(archive, config)
-    run = Run(tmp_path / "run")
-    dataset.manifest.write(run.manifest)
-    run.write_config({"data": dataset.to_json(), "training": {}, "network": {}})
+    run = begun(dataset, tmp_path / "run")
     pixels = np.array(dataset.pixels)
     shutil.rmtree(config.cache)
     elsewhere = DataConfig(cache=tmp_path / "another cache")
@@ -166,3 +171,27 @@ def test_fingerprint_and_counts_are_written_down(finished_run: Finished) -> None
     assert content["fingerprint"] == manifest.fingerprint
     assert content["counts"] == manifest.counts()
     assert sum(sum(split.values()) for split in content["counts"].values()) == len(manifest.rows)
+
+
+def test_an_edited_split_is_refused(finished_run: Finished, tmp_path: Path) -> None:
+    copied = finished_run.copy(tmp_path / "run")
+    text = copied.run.manifest.read_text()
+    copied.run.manifest.write_text(text.replace(",test,", ",train,", 1))
+    with pytest.raises(RunError, match="was changed after the run began"):
+        copied.dataset()
+
+
+def test_leaks_of_a_given_split_and_ignored_files_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_blobs(tmp_path / "data" / "train", pictures=12)
+    draw_blobs(tmp_path / "data" / "test", pictures=4)  # the same seed: copies of the first of train
+    (tmp_path / "data" / "train" / "notes.txt").write_text("of mine")
+    dataset = prepare(str(tmp_path / "data"), DataConfig(cache=tmp_path / "cache"))
+    assert leaks(dataset.manifest) >= 4
+    told = capsys.readouterr().err
+    assert f"leaks: {leaks(dataset.manifest)} training pictures" in told
+    assert f"ignored: {len(dataset.ignored)} files or folders" in told
+    assert dataset.to_json()["ignored"] == list(dataset.ignored)
+
+
+def test_a_split_of_ours_leaks_nothing(finished_run: Finished) -> None:
+    assert leaks(finished_run.dataset().manifest) == 0

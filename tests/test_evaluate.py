@@ -89,7 +89,11 @@ def test_every_number_lies_in_its_named_interval(finished_run: Finished, split: 
         assert entry["low"] <= entry["value"] <= entry["high"], name
         assert entry["method"], name
         assert entry["low"] < entry["high"], f"{name}: no certainty from 27 pictures"
-    assert set(block) == {*ENTRIES, "per_class", "confusion_matrix", "n"}
+    classes = ("per_class", "per_class_intervals", "per_class_methods")
+    assert set(block) == {*ENTRIES, *classes, "confusion_matrix", "n"}
+    for name, row in block["per_class"].items():
+        for metric, interval in block["per_class_intervals"][name].items():
+            assert interval is None or interval[0] <= row[metric] <= interval[1]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -253,7 +257,7 @@ def test_an_empty_split_is_refused_and_not_counted(copied: Finished) -> None:
 
 def test_a_run_without_weights_is_said_in_a_line(copied: Finished) -> None:
     copied.run.weights.unlink()
-    with pytest.raises(RunError, match="training has not ended"):
+    with pytest.raises(RunError, match="has not ended"):
         evaluate(copied.run, copied.dataset())
 
 
@@ -284,3 +288,8 @@ def test_figures_of_training_are_there_too(finished_run: Finished) -> None:
     names = {path.name for path in finished_run.run.figures.iterdir()}
     for name in ("learning_curves", "samples", "class_balance", "augmentation", "network"):
         assert {f"{name}.svg", f"{name}.png"} <= names
+
+
+def test_deleting_the_metrics_does_not_unsee_the_test(copied: Finished) -> None:
+    copied.run.metrics.unlink()
+    assert evaluate(copied.run, copied.dataset())["test_openings"] == 1

@@ -60,7 +60,10 @@ def draw_augmented(path, count):
 
 
 def draw_confusion_matrix(path, count):
-    return evaluation.confusion_matrix(path, confusion=scores_of(count)[1], classes=class_names(count))
+    confusion, names = scores_of(count)[1], class_names(count)
+    return evaluation.confusion_matrix(
+        path, confusion=confusion, classes=names, pairs=metrics.most_confused(confusion, names, 15)
+    )
 
 
 def draw_reliability_diagram(path, count):

@@ -67,7 +67,9 @@ def test_resampled_metric_of_all_pictures_is_the_metric(seed, count, classes):
     block = metrics.measure(labels, probabilities, names)
     outcome = metrics._outcome(labels, probabilities)
     again = metrics._class_averages(outcome, np.arange(count))
-    assert again == pytest.approx([block[name]["value"] for name in AVERAGED])
+    assert again[0] == pytest.approx([block[name]["value"] for name in AVERAGED])
+    present = [row["f1"] for row in block["per_class"].values() if row["support"]]
+    assert again[1][~np.isnan(again[1])] == pytest.approx(present)
 
 
 @settings(max_examples=40, deadline=None)
@@ -215,3 +217,26 @@ def test_worst_mistakes_are_wrong_and_confident():
     assert metrics.worst_mistakes(labels, probabilities, 10).tolist() == [2, 1, 4]
     assert metrics.worst_mistakes(labels, probabilities, 2).tolist() == [2, 1]
     assert metrics.worst_mistakes(labels[:1], probabilities[:1], 3).tolist() == []
+
+
+def test_intervals_of_classes(all_resamples):
+    labels, probabilities, names = drawn_split(3, count=300, classes=3, skill=1.5)
+    block = metrics.measure(labels, probabilities, names)
+    predicted = probabilities.argmax(axis=1)
+    for label, (class_name, row) in enumerate(block["per_class"].items()):
+        intervals = block["per_class_intervals"][class_name]
+        hits = int(((labels == label) & (predicted == label)).sum())
+        for name, trials in (("precision", (predicted == label).sum()), ("recall", (labels == label).sum())):
+            assert intervals[name] == pytest.approx(metrics.wilson(hits, int(trials)))
+        low, high = intervals["f1"]
+        assert low < row["f1"] < high
+        assert 0.05 < high - low < 0.3
+    assert set(block["per_class_methods"]) == {"precision", "recall", "f1"}
+
+
+def test_a_class_without_pictures_or_answers_has_no_interval():
+    block = metrics.measure(np.array([0, 0, 1]), np.eye(3)[[0, 0, 1]], ["a", "b", "c"])
+    intervals = block["per_class_intervals"]
+    assert intervals["c"] == {"precision": None, "recall": None, "f1": None}
+    assert intervals["a"]["f1"] == intervals["a"]["recall"]
+    json.dumps(block, allow_nan=False)

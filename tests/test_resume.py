@@ -83,6 +83,17 @@ def test_every_step_with_accumulation_and_other_arithmetic(tmp_path: Path) -> No
     assert_resumes_everywhere(made, tmp_path)
 
 
+def test_every_step_on_two_threads(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = training(epochs=2, ema_decay=0.9)
+        made.arithmetic = Arithmetic(bf16=True, channels_last=True)
+        assert_resumes_everywhere(made, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_randomness_differs_between_seeds() -> None:
     """Otherwise equal hashes would prove nothing."""
     one, other = training(dropout=0.5), training(dropout=0.5)

@@ -20,7 +20,7 @@ def percent(value: float) -> str:
 
 def story(finished: Finished) -> dict[str, str]:
     """The titled lines of the summary."""
-    lines = run_lines(finished.run, finished.seconds)
+    lines = run_lines(finished.run)
     rows = [re.match(r"  (\S.*?)\s{2,}(\S.*)", line) for line in lines]
     return {row[1]: row[2] for row in rows if row}
 
@@ -28,8 +28,8 @@ def story(finished: Finished) -> dict[str, str]:
 def test_first_line_is_the_test_accuracy(finished_run: Finished) -> None:
     block = json.loads(finished_run.run.metrics.read_text())["test"]
     accuracy = block["accuracy"]
-    assert next(iter(run_lines(finished_run.run, {}))) == (
-        f"{percent(accuracy['value'])} of {block['n']} test pictures are classified rightly "
+    assert next(iter(run_lines(finished_run.run))) == (
+        f"{percent(accuracy['value'])} of {block['n']} test pictures are classified correctly "
         f"(95 % interval {percent(accuracy['low'])} to {percent(accuracy['high'])})."
     )
 
@@ -171,4 +171,4 @@ def test_a_run_that_is_not_finished_has_no_story(tmp_path: Path) -> None:
     from darkroom.errors import RunError
 
     with pytest.raises(RunError):
-        list(run_lines(Run(tmp_path), {}))
+        list(run_lines(Run(tmp_path)))

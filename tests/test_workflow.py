@@ -10,6 +10,7 @@ import pytest
 from darkroom import workflow
 from darkroom.bundle import Bundle
 from darkroom.config import DataConfig, TrainConfig
+from darkroom.data.storage import locked
 from darkroom.errors import BundleError, DataError, RunError, UsageError
 from darkroom.runs import Run
 from darkroom.workflow import bundle_of, claim, free_run
@@ -41,6 +42,7 @@ def test_the_run_folder_holds_what_the_design_says(finished_run: Finished) -> No
     names = {path.name for path in finished_run.run.folder.iterdir()}
     assert names == {
         "config.json",
+        "network.txt",
         "manifest.csv",
         "history.csv",
         "checkpoint.pt",
@@ -53,7 +55,7 @@ def test_the_run_folder_holds_what_the_design_says(finished_run: Finished) -> No
         "tensorboard",
     }
     assert {path.name for path in finished_run.run.bundle.iterdir()} == {"model.onnx", "bundle.json", "golden.npz"}
-    assert set(finished_run.seconds) == {"data and training", "evaluation", "export"}
+    assert set(finished_run.run.read_config()["seconds"]) == {"data and training", "evaluation", "export"}
 
 
 def test_config_says_how_it_was_made(finished_run: Finished) -> None:
@@ -91,7 +93,8 @@ def test_a_finished_run_is_not_trained_or_tested_again(copied: Finished, capsys:
     after = contents(copied.run.folder)
     for name in ("model.safetensors", "manifest.csv", "metrics.json", "history.csv"):
         assert after[name] == before[name], name
-    assert after["config.json"] == before["config.json"]
+    old, new = (json.loads(files["config.json"]) for files in (before, after))
+    assert {**new, "seconds": old["seconds"]} == old, "only the time of the stages went on"
     assert copied.run.read_metrics()["test_openings"] == 1
     assert "is trained already" in capsys.readouterr().err
 
@@ -257,3 +260,28 @@ def test_evaluating_after_the_data_is_gone_is_said_in_a_line(copied: Finished, t
             call()
         assert "\n" not in str(caught.value)
     assert copied.run.read_metrics()["test_openings"] == 1
+
+
+def test_two_processes_never_work_on_one_run(copied: Finished, tmp_path: Path) -> None:
+    with locked(copied.run.lock):
+        for work in (
+            lambda: workflow.evaluate(copied.run, split="test", data_config=copied.config),
+            lambda: workflow.export(copied.run, data_config=copied.config),
+            lambda: workflow.train("x", copied.run, data_config=copied.config, config=QUICK, overwrite=True),
+        ):
+            with pytest.raises(RunError, match="another darkroom is at work on"):
+                work()
+    assert copied.run.read_metrics()["test_openings"] == 1
+
+
+def test_what_failed_before_it_began_leaves_no_trace(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        workflow.train(str(tmp_path / "nowhere"), Run(tmp_path / "run"), data_config=DataConfig(), config=QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_of_a_resumed_run_add_up(copied: Finished) -> None:
+    before = copied.run.read_config()["seconds"]
+    copied.run.add_seconds({"export": 2.0, "more": 1.0})
+    after = copied.run.read_config()["seconds"]
+    assert after == {**before, "export": before["export"] + 2.0, "more": 1.0}

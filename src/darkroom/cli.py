@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import tomllib
@@ -18,7 +19,7 @@ from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
 from darkroom.config import DataConfig, ServeConfig, StorageConfig, TrainConfig
-from darkroom.errors import DarkroomError, TrainingStoppedError, UsageError
+from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
 
@@ -26,7 +27,9 @@ EXIT_ERROR = 2
 EXIT_STOPPED = 130
 """What shells report for Ctrl-C."""
 
-SERVING_PACKAGES = ("flask", "onnxruntime", "prometheus_client", "waitress")
+FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
+
+SERVING_PACKAGES = ("flask", "onnxruntime", "waitress")
 
 app = cyclopts.App(
     name="darkroom",
@@ -93,7 +96,7 @@ def train(
     run = _run_folder(data, out, resume=resume)
     with _resumable("train", data, run, data_config):
         workflow.train(data, run, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
-    print(f"{run.folder}\nevaluate it: {shlex.join(['darkroom', 'evaluate', str(run.folder)])}")
+    print(f"{run.folder}\nevaluate it: {shlex.join(['darkroom', 'evaluate', str(run.folder), *_storage(data_config)])}")
 
 
 @app.command
@@ -152,7 +155,7 @@ def predict(
         Classes shown for each picture in the table.
     """
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-    from darkroom.engines.prediction import expand, stream_predictions
+    from darkroom.engines.prediction import Failure, expand, stream_predictions
     from darkroom.summary import prediction_json, prediction_lines
 
     if not images:
@@ -167,6 +170,8 @@ def predict(
         print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
     else:
         print("\n".join(prediction_lines(answers, top=top)))
+    if all(isinstance(answer, Failure) for answer in answers):
+        raise ImageError("none of the pictures could be read: see the errors above")
 
 
 @app.command
@@ -214,10 +219,8 @@ def run(
 
     folder = _run_folder(data, out, resume=resume)
     with _resumable("run", data, folder, data_config):
-        seconds = workflow.run_all(
-            data, folder, data_config=data_config, config=training, resume=resume, overwrite=overwrite
-        )
-    print("\n" + "\n".join(run_lines(folder, seconds)))
+        workflow.run_all(data, folder, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
+    print("\n" + "\n".join(run_lines(folder)))
 
 
 @app.meta.default
@@ -263,10 +266,14 @@ def _resumable(command: str, data: str, run: Run, config: DataConfig) -> Iterato
     try:
         yield
     except TrainingStoppedError as error:
-        again = ["darkroom", command, data, "--out", str(run.folder), "--resume"]
-        if config.cache != DATA.cache:
-            again += ["--cache", str(config.cache)]
-        raise TrainingStoppedError(f"{error}; go on with: {shlex.join(again)}") from error
+        again = shlex.join(["darkroom", command, data, "--out", str(run.folder), "--resume", *_storage(config)])
+        raise TrainingStoppedError(f"{error}; go on with: {again}") from error
+
+
+def _storage(config: DataConfig) -> list[str]:
+    """The options with which a later command finds the same archive and cache."""
+    cache = ["--cache", str(config.cache)] if config.cache != DATA.cache else []
+    return cache + (["--archive", str(config.archive)] if config.archive is not None else [])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -290,6 +297,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         extra = "serve" if error.name in SERVING_PACKAGES else "train"
         _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
+    except MemoryError:
+        _leave(f"error: {FULL}", EXIT_ERROR)
+    except RuntimeError as error:  # so PyTorch tells of it
+        if not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        _leave(f"error: {FULL}", EXIT_ERROR)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _leave(f"error: {error.strerror or error}{where}", EXIT_ERROR)

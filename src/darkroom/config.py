@@ -81,9 +81,9 @@ class TrainConfig:
     learning_rate: float | None = None
     """Peak learning rate; by default it follows the optimiser and the batch size."""
     weight_decay: float | None = None
-    """Weight decay, decoupled for AdamW and Muon; not applied to biases and normalisation."""
+    """Weight decay, decoupled for AdamW; not applied to biases, normalisation, and filters under Muon."""
     momentum: float | None = None
-    """Momentum of SGD and Muon."""
+    """Momentum of SGD and Muon, first beta of AdamW."""
     schedule: Schedule | None = None
     """One cycle (linear up, then linear to zero), cosine with warm-up, or down on a plateau of validation."""
     label_smoothing: float | None = None

@@ -244,10 +244,15 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Grey of more than 8 bits as L, or as LA where a key value is transparent."""
     values = np.asarray(image)  # (H, W)
     scale = np.float32(_scale(image, values))
-    grey = Image.fromarray(np.floor(values.astype(np.float32) * scale + np.float32(0.5)).astype(np.uint8))
+    levels = np.empty(values.shape, dtype=np.uint8)
+    rows = max(1, 2**20 // values.shape[1])
+    for top in range(0, len(values), rows):  # in bands: as floats a large picture takes twice its memory and more
+        band = values[top : top + rows].astype(np.float32)
+        levels[top : top + rows] = np.floor(band * scale + np.float32(0.5))
+    grey = Image.fromarray(levels)
     key = image.info.get("transparency")
     if isinstance(key, int):
-        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+        grey.putalpha(Image.fromarray(np.where(values == key, np.uint8(0), np.uint8(255))))
     return grey
 
 

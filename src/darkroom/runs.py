@@ -35,6 +35,7 @@ class Run:
         self.folder = folder
         self.config = folder / "config.json"
         self.manifest = folder / "manifest.csv"
+        self.layers = folder / "network.txt"
         self.history = folder / "history.csv"
         self.checkpoint = folder / "checkpoint.pt"
         self.weights = folder / "model.safetensors"
@@ -71,6 +72,11 @@ class Run:
             else:
                 path.unlink(missing_ok=True)
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that changes the run."""
+        return self.folder / ".lock"
+
     def sweep(self) -> None:
         """Delete what killed processes left beside the checkpoint; only for the process that trains."""
         for leftover in self.folder.glob(f".{self.checkpoint.stem}.*{self.checkpoint.suffix}"):
@@ -90,6 +96,13 @@ class Run:
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Replace config.json."""
         files.write_json(self.config, dict(content))
+
+    def add_seconds(self, seconds: Mapping[str, float]) -> None:
+        """Add the seconds that stages took to those of earlier parts of the same run, in config.json."""
+        content = self.read_config()
+        before = content.get("seconds", {})
+        content["seconds"] = before | {stage: before.get(stage, 0.0) + value for stage, value in seconds.items()}
+        self.write_config(content)
 
     def read_metrics(self) -> dict[str, Any]:
         """All metrics of the run."""
@@ -123,6 +136,10 @@ class Run:
         if not stored.keys() >= set(names):
             raise RunError(f"{self.predictions} holds no predictions of {split}: run `darkroom evaluate` first")
         return Predictions(*(stored[name] for name in names))
+
+    def has_predictions(self, split: str) -> bool:
+        """Whether predictions of `split` are stored."""
+        return self.predictions.is_file() and f"{split}_ids" in self._read_arrays()
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         """Add or replace the predictions of one split, keeping those of the other."""

@@ -41,18 +41,19 @@ def class_lines(block: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def run_lines(run: Run, seconds: Mapping[str, float]) -> Iterator[str]:
+def run_lines(run: Run) -> Iterator[str]:
     """The story of a finished run: data, network, training, result, weak points, and what to do next."""
     config, metrics = run.read_config(), run.read_metrics()
     test, result = metrics["test"], config["training"]["result"]
     accuracy = test["accuracy"]
     yield (
-        f"{_percent(accuracy['value'])} of {test['n']:,} test pictures are classified rightly "
+        f"{_percent(accuracy['value'])} of {test['n']:,} test pictures are classified correctly "
         f"(95 % interval {_percent(accuracy['low'])} to {_percent(accuracy['high'])})."
     )
     yield ""
     yield _row("data", _data(config))
     yield _row("network", _network(config["network"]))
+    yield _row("", f"all layers: {run.layers}")
     yield _row("training", _training(config["training"], result))
     yield _row("macro F1", f"{_percent(test['macro_f1']['value'])} on test, log loss {test['log_loss']['value']:.3f}")
     yield _row("weakest class", _weakest(test["per_class"]))
@@ -60,7 +61,7 @@ def run_lines(run: Run, seconds: Mapping[str, float]) -> Iterator[str]:
     yield _row("not sure", _not_sure(metrics))
     yield _row("test opened", f"{metrics['test_openings']} time{'s' if metrics['test_openings'] != 1 else ''}")
     yield _row("bundle", _bundle(run))
-    yield _row("time", ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items()))
+    yield _row("time", ", ".join(f"{stage} {value:.0f} s" for stage, value in config["seconds"].items()))
     yield ""
     yield _row("results", str(run.folder))
     yield _row("figures", str(run.figures))

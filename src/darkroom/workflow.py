@@ -7,7 +7,7 @@ needs neither.
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +48,18 @@ def train(
     overwrite: bool = False,
 ) -> None:
     """Prepare a data set and train a network on it, or go on with a training that was interrupted."""
-    from darkroom.data.dataset import prepare, reopen
-    from darkroom.training.illustrate import illustrate
-    from darkroom.training.train import begin, carry_on, require_same
-
     if config.model != "cnn":
         raise UsageError(f"--model is {config.model}: only cnn, our own network, can be trained so far")
     claim(run, resume=resume, overwrite=overwrite)
+    with _held(run):
+        _train(data, run, data_config, config, resume=resume, overwrite=overwrite)
+
+
+def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    from darkroom.data.dataset import prepare, reopen
+    from darkroom.training.illustrate import illustrate
+    from darkroom.training.train import begin, carry_on, require_same, settle
+
     if resume and run.config.exists():
         require_same(run, data, data_config=data_config, config=config)
         if run.trained:
@@ -65,9 +70,10 @@ def train(
         if resume:
             say(f"{run.folder} holds nothing to resume: starting anew")
         dataset = prepare(data, data_config)
-        if overwrite:  # only now: data that cannot be read must not cost the run that was there
+        content = settle(dataset, data_config=data_config, config=config)
+        if overwrite:  # only now: what cannot be trained must not cost the run that was there
             run.clear()
-        begin(dataset, run, data_config=data_config, config=config)
+        begin(dataset, run, content)
     illustrate(run, dataset)
     carry_on(dataset, run)
 
@@ -89,7 +95,9 @@ def evaluate(run: Run, *, split: str, data_config: DataConfig) -> dict[str, Any]
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
 
-    return evaluate_split(run, reopen(run, data_config), split=split)
+    dataset = reopen(run, data_config)
+    with _held(run):
+        return evaluate_split(run, dataset, split=split)
 
 
 def export(run: Run, *, data_config: DataConfig) -> Path:
@@ -99,9 +107,10 @@ def export(run: Run, *, data_config: DataConfig) -> Path:
     from darkroom.export.onnx_bundle import export_bundle
 
     dataset = reopen(run, data_config)
-    if not run.metrics.exists():
-        evaluate_split(run, dataset)
-    return export_bundle(run, dataset).folder
+    with _held(run):
+        if not run.metrics.exists():
+            evaluate_split(run, dataset)
+        return export_bundle(run, dataset).folder
 
 
 def run_all(
@@ -112,8 +121,8 @@ def run_all(
     config: TrainConfig,
     resume: bool = False,
     overwrite: bool = False,
-) -> dict[str, float]:
-    """Train, evaluate on validation, open the test split once, and export; returns the seconds of each stage.
+) -> None:
+    """Train, evaluate on validation, open the test split once, and export.
 
     The test split is opened when nothing is left to choose. The bundle comes after it, so that its answers can be
     proved equal on the test pictures too, and it can carry the test result to those who use it.
@@ -127,7 +136,7 @@ def run_all(
             evaluate(run, split="test", data_config=data_config)
     with _timed(seconds, "export"):
         export(run, data_config=data_config)
-    return seconds
+    run.add_seconds(seconds)
 
 
 def bundle_of(path: Path) -> Path:
@@ -144,14 +153,36 @@ def bundle_of(path: Path) -> Path:
 
 def free_run(data: str) -> Run:
     """A run folder named after the data that is not taken yet: runs/digits, runs/digits-2, …"""
+    from darkroom.data.sources import ARCHIVE_SUFFIXES
+
     name = Path(data).name
-    for ending in (".zip", ".csv", ".tar", ".gz", ".xz", ".bz2", ".tgz", ".tar"):
-        name = name.removesuffix(ending)
-    name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    endings = [ending for ending in (*ARCHIVE_SUFFIXES, ".csv") if name.lower().endswith(ending)]
+    name = re.sub(r"[^\w.-]+", "-", name[: len(name) - max(map(len, endings), default=0)]).strip("-.") or "run"
     number = 1
     while Run(folder := RUNS / (name if number == 1 else f"{name}-{number}")).holds():
         number += 1
     return Run(folder)
+
+
+@contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """Keep other processes from changing the run; raises `RunError` while one of them does."""
+    from darkroom.data.storage import locked
+
+    made = [folder for folder in (run.folder, *run.folder.parents) if not folder.exists()]
+    try:
+        with locked(run.lock, wait=False):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # some systems do not delete what is open
+                    run.lock.unlink()
+    except BlockingIOError as error:
+        raise RunError(f"another darkroom is at work on {run.folder}: wait for it, or give another --out") from error
+    finally:
+        with suppress(OSError):  # what failed before it began leaves no trace; a folder that holds anything stays
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager

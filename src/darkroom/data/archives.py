@@ -241,6 +241,8 @@ class _TarStream:
         self.last = b""
 
     def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MEGABYTE:  # tarfile reads a long name or a pax header at once, of whatever size it claims
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
         self.last = self._stream.read(size)
         return self.last
 

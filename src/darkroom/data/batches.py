@@ -71,7 +71,7 @@ def plain_batches(
 def channel_statistics(
     pixels: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation a channel over the pictures `indices` (the training split), on the scale 0 to 255."""
+    """Mean and standard deviation a channel over the pictures `indices` (the training split), on the scale 0 to 255."""
     total = np.zeros(3)
     squares = np.zeros(3)
     for part in np.array_split(indices, -(-len(indices) // 256)):
@@ -80,5 +80,5 @@ def channel_statistics(
         squares += (values**2).sum(axis=0)
     count = len(indices) * pixels.shape[1] * pixels.shape[2]
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # a constant channel must not be divided by zero
-    return tuple(mean.tolist()), tuple(deviation.tolist())
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # a constant channel must not be divided by zero
+    return tuple(mean.tolist()), tuple(std.tolist())

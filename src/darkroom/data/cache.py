@@ -17,12 +17,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 
 from darkroom import files
 from darkroom.data.workers import decoding_pool
@@ -76,8 +76,9 @@ def pixels(manifest: "Manifest", preprocessing: Preprocessing, folder: Path) -> 
 
 
 def _key(manifest: "Manifest", preprocessing: Preprocessing) -> str:
-    # Other versions of Pillow carry other JPEG decoders, whose pixels differ by a level here and there.
-    content = [_LAYOUT, PIL.__version__, preprocessing.to_json(), [row.sha256 for row in manifest.rows]]
+    # Other versions of these carry other decoders, whose pixels differ by a level here and there.
+    decoders = [version("pillow"), version("pillow-heif")]
+    content = [_LAYOUT, decoders, preprocessing.to_json(), [row.sha256 for row in manifest.rows]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from darkroom import files
 from darkroom.config import DataConfig
 from darkroom.data.cache import pixels
 from darkroom.data.inspection import Inspection, inspect_pictures
@@ -36,6 +37,8 @@ class DataSet:
     manifest: Manifest
     preprocessing: Preprocessing
     pixels: npt.NDArray[np.uint8]
+    ignored: tuple[str, ...] = ()
+    """Files and folders that are no pictures of a class, with the reason."""
 
     def to_json(self) -> dict[str, Any]:
         """The part of config.json from which `reopen` finds the data set again."""
@@ -48,6 +51,8 @@ class DataSet:
             "classes": list(manifest.classes),
             "counts": manifest.counts(),
             "unreadable": [list(entry) for entry in manifest.unreadable],
+            "ignored": list(self.ignored),
+            "leaks": leaks(manifest),
             "preprocessing": self.preprocessing.to_json(),
         }
 
@@ -62,16 +67,22 @@ def prepare(data: str, config: DataConfig) -> DataSet:
     """Open, inspect, split and decode a data set; unreadable pictures are named and left out."""
     source, inspections = inspect_source(data, config)
     manifest = build_manifest(source, inspections, config)
-    _tell(source.name, manifest)
+    _tell(source, manifest)
     side = config.image_size or suitable_size(manifest)
     preprocessing = Preprocessing(width=side, height=side)
     cached = pixels(manifest, preprocessing, config.cache / "pixels")
-    return DataSet(data, source.name, manifest, preprocessing, cached)
+    return DataSet(data, source.name, manifest, preprocessing, cached, source.ignored)
+
+
+def leaks(manifest: Manifest) -> int:
+    """Training pictures that have a copy in validation or test; only a split that came with the data can have any."""
+    held_out = {row.duplicate_group for row in manifest.rows if row.split != "train"}
+    return sum(row.split == "train" and row.duplicate_group in held_out for row in manifest.rows)
 
 
 def suitable_size(manifest: Manifest) -> int:
-    """The median of the shorter sides where that is small, else a size that suits photos on a processor."""
-    side = round(median(min(row.width, row.height) for row in manifest.rows))
+    """The training pictures' median shorter side where that is small, else a size that suits photos on a processor."""
+    side = round(median(min(row.width, row.height) for row in manifest.rows if row.split == "train"))
     return max(8, side) if side <= SMALL else PHOTO
 
 
@@ -79,9 +90,11 @@ def reopen(run: Run, config: DataConfig) -> DataSet:
     """The data set of a run, from its folder; read again from its source where the files have moved.
 
     Raises:
-        RunError: the pictures are not those that the run was made with.
+        RunError: the manifest or the pictures are not those that the run was made with.
     """
     content = run.read_config()["data"]
+    if run.manifest.is_file() and files.sha256_of(run.manifest) != content["manifest_sha256"]:
+        raise RunError(f"{run.manifest} was changed after the run began: put the old one back, or start a new run")
     manifest = Manifest.read(
         run.manifest, root=Path(content["root"]), classes=content["classes"], fingerprint=content["fingerprint"]
     )
@@ -91,7 +104,7 @@ def reopen(run: Run, config: DataConfig) -> DataSet:
     manifest = replace(manifest, unreadable=unreadable)
     preprocessing = Preprocessing.from_json(content["preprocessing"])
     cached = pixels(manifest, preprocessing, config.cache / "pixels")
-    return DataSet(content["argument"], content["name"], manifest, preprocessing, cached)
+    return DataSet(content["argument"], content["name"], manifest, preprocessing, cached, tuple(content["ignored"]))
 
 
 def _find_again(manifest: Manifest, content: Mapping[str, Any], config: DataConfig) -> Manifest:
@@ -106,10 +119,14 @@ def _find_again(manifest: Manifest, content: Mapping[str, Any], config: DataConf
     return moved
 
 
-def _tell(name: str, manifest: Manifest) -> None:
+def _tell(source: Source, manifest: Manifest) -> None:
     counts = {split: sum(by_class.values()) for split, by_class in manifest.counts().items()}
     split = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    say(f"{name}: {len(manifest.rows):,} pictures of {len(manifest.classes)} classes ({split})")
+    say(f"{source.name}: {len(manifest.rows):,} pictures of {len(manifest.classes)} classes ({split})")
+    if source.ignored:
+        say(f"ignored: {len(source.ignored)} files or folders that are no pictures of a class (see `darkroom doctor`)")
+    if copies := leaks(manifest):
+        say(f"the split that came with the data leaks: {copies} training pictures have a copy in validation or test")
     if manifest.unreadable:
         say(f"left out, because unreadable: {len(manifest.unreadable)}")
         for picture, reason in manifest.unreadable[:20]:

@@ -56,16 +56,23 @@ def _fill(partial: Path, fill: Callable[[Path], None], resume: bool) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` against other processes; the system releases it even after a kill."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on `path` against other processes; the system releases it even after a kill.
+
+    Without `wait`, raises `BlockingIOError` where another process holds it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as stream:
         waiting = False
         while not _try_lock(stream.fileno()):
+            if not wait:
+                raise BlockingIOError(f"{path} is held by another process")
             if not waiting:
                 say(f"waiting for another darkroom that holds {path}")
                 waiting = True
             time.sleep(POLL_SECONDS)
+        if not wait and not path.exists():  # its holder has just deleted it: whoever comes next would lock a new file
+            raise BlockingIOError(f"{path} was held by another process")
         yield
 
 

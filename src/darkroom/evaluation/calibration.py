@@ -34,7 +34,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Answer where confidence >= `value`: on validation that answers `coverage` of all, `accuracy_answered` rightly."""
+    """Answer where confidence >= `value`: on validation that is `coverage` of all, `accuracy_answered` correctly."""
 
     value: float
     coverage: float

@@ -11,11 +11,10 @@ from darkroom.evaluation.calibration import fit_temperature, not_sure_threshold,
 from darkroom.evaluation.metrics import measure, most_confused, worst_mistakes
 from darkroom.figures import evaluation as draw
 from darkroom.figures.training import learning_curves
-from darkroom.models.inference import logits_of
+from darkroom.models.inference import best_device, logits_of
 from darkroom.models.stored import load_network
 from darkroom.progress import say
 from darkroom.runs import Predictions, Run
-from darkroom.training import machine
 
 SPLITS = ("validation", "test")
 MISTAKES = 20
@@ -32,7 +31,7 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
         raise UsageError(f"--split is {split}: give validation or test")
     if len(dataset.manifest.indices(split)) == 0:
         raise UsageError(f"the {split} split is empty: nothing can be measured on it")
-    metrics: dict[str, Any] = run.read_metrics() if run.metrics.exists() else {"test_openings": 0}
+    metrics = _metrics_so_far(run)
     if split == "test":
         if "validation" not in metrics:
             metrics = evaluate(run, dataset, split="validation")
@@ -51,10 +50,17 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
     return metrics
 
 
+def _metrics_so_far(run: Run) -> dict[str, Any]:
+    if run.metrics.exists():
+        return run.read_metrics()
+    # Whoever deleted metrics.json has not unseen the test pictures.
+    return {"test_openings": int(run.has_predictions("test"))}
+
+
 def _predict(run: Run, dataset: DataSet, split: str) -> Predictions:
     ids = dataset.manifest.indices(split)
     say(f"Evaluating {len(ids):,} pictures of {split}")
-    device = machine.device()
+    device = best_device()
     # In float32, as the bundle answers, whatever arithmetic trained the network.
     logits = logits_of(load_network(run).to(device), dataset.pixels, ids, device=device)
     return Predictions(ids=ids, labels=dataset.manifest.labels()[ids], logits=logits)
@@ -75,9 +81,11 @@ def _calibrate(predictions: Predictions) -> dict[str, Any]:
 def _draw(run: Run, dataset: DataSet, predictions: Predictions, metrics: Mapping[str, Any], split: str) -> None:
     block, classes = metrics[split], dataset.manifest.classes
     answers = probabilities(predictions.logits, metrics["temperature"])
-    draw.confusion_matrix(run.figure(f"confusion_matrix_{split}"), confusion=block["confusion_matrix"], classes=classes)
-    draw.per_class(run.figure(f"per_class_{split}"), scores=block["per_class"])
     pairs = most_confused(block["confusion_matrix"], classes, PAIRS)
+    draw.confusion_matrix(
+        run.figure(f"confusion_matrix_{split}"), confusion=block["confusion_matrix"], classes=classes, pairs=pairs
+    )
+    draw.per_class(run.figure(f"per_class_{split}"), scores=block["per_class"])
     draw.confused_pairs(run.figure(f"confused_pairs_{split}"), pairs=pairs)
     bins = reliability(predictions.labels, answers)
     draw.reliability_diagram(

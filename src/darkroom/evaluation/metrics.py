@@ -29,6 +29,7 @@ AVERAGES = ("macro_precision", "macro_recall", "macro_f1", "weighted_f1")
 
 WILSON = "Wilson score interval"
 PERCENTILE = "percentile bootstrap, 2,000 resamples"
+CLASS_F1 = "percentile bootstrap, 2,000 resamples; Wilson score interval of the recall where F1 is 0 or 1"
 NO_ERRORS = "Wilson score interval of the accuracy (no errors to resample)"
 BASIC = "basic bootstrap, 2,000 resamples; from 0 where ideal calibration cannot be excluded"
 
@@ -55,10 +56,13 @@ def measure(labels: Labels, probabilities: Floats, classes: Sequence[str], *, se
         )
     outcome = _outcome(labels, probabilities)
     per_class = _per_class(outcome, classes)
+    resamples, class_f1, ideal_error = _bootstrap(outcome, seed)
     return {
         **_proportions(labels, probabilities),
-        **_resampled(outcome, per_class, seed),
+        **_resampled(outcome, per_class, resamples, ideal_error),
         "per_class": per_class,
+        "per_class_intervals": _class_intervals(per_class, outcome, class_f1),
+        "per_class_methods": {"precision": WILSON, "recall": WILSON, "f1": CLASS_F1},
         "confusion_matrix": _confusion(outcome),
         "n": len(labels),
     }
@@ -124,6 +128,27 @@ def _per_class(outcome: _Outcome, classes: Sequence[str]) -> dict[str, dict[str,
     }
 
 
+def _class_intervals(
+    per_class: dict[str, dict[str, float | int]], outcome: _Outcome, class_f1: npt.NDArray[np.float64]
+) -> dict[str, dict[str, list[float] | None]]:
+    """[low, high] of each metric of each class, none where nothing was counted; `class_f1` (R, K) are resampled."""
+    hits = np.bincount(outcome.labels[outcome.labels == outcome.predicted], minlength=outcome.classes)
+    answers = np.bincount(outcome.predicted, minlength=outcome.classes)
+    result = {}
+    for label, (name, row) in enumerate(per_class.items()):
+        recall = _interval(int(hits[label]), int(row["support"]))
+        intervals = {"precision": _interval(int(hits[label]), int(answers[label])), "recall": recall, "f1": recall}
+        if row["support"] and 0 < row["f1"] < 1:
+            low, high = np.nanquantile(class_f1[:, label], (0.025, 0.975))
+            intervals["f1"] = [min(float(low), row["f1"]), max(float(high), row["f1"])]
+        result[name] = intervals
+    return result
+
+
+def _interval(successes: int, trials: int) -> list[float] | None:
+    return list(wilson(successes, trials)) if trials else None
+
+
 def _proportions(labels: Labels, probabilities: Floats) -> dict[str, dict[str, Any]]:
     k = top_k_for(probabilities.shape[1])
     ranking = np.argsort(-probabilities, axis=1, kind="stable")  # equals argmax in its first column, ties included
@@ -139,13 +164,17 @@ def _proportion(successes: int, trials: int) -> dict[str, Any]:
     return _entry(successes / trials, low, high, WILSON)
 
 
-def _resampled(outcome: _Outcome, per_class: dict[str, dict[str, float | int]], seed: int) -> dict[str, dict[str, Any]]:
+def _resampled(
+    outcome: _Outcome,
+    per_class: dict[str, dict[str, float | int]],
+    resamples: dict[str, npt.NDArray[np.float64]],
+    ideal_error: npt.NDArray[np.float64],
+) -> dict[str, dict[str, Any]]:
     values = {
         **_averages(per_class),
         "log_loss": float(outcome.loss.mean()),
         "ece": _calibration_error(outcome.bins, outcome.overconfidence),
     }
-    resamples, ideal_error = _bootstrap(outcome, seed)
     entries = {}
     for name, value in values.items():
         low, high = (float(quantile) for quantile in np.quantile(resamples[name], (0.025, 0.975)))
@@ -164,22 +193,30 @@ def _averages(per_class: dict[str, dict[str, float | int]]) -> dict[str, float]:
     return {**macro, "weighted_f1": float(np.average([scores["f1"] for scores in present], weights=support))}
 
 
-def _bootstrap(outcome: _Outcome, seed: int) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
-    """Each metric over resampled pictures, and the calibration error of an ideal network as confident as this one."""
+def _bootstrap(
+    outcome: _Outcome, seed: int
+) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Each metric over R resamples of the pictures (R,), F1 a class (R, K), NaN where a resample lacks it, and the
+    calibration error of an ideal network as confident as this one (R,)."""
     generator = np.random.default_rng(seed)
     count = len(outcome.labels)
-    rows, ideal = [], []
+    rows, class_f1, ideal = [], [], []
     for _ in progress.track(range(RESAMPLES), total=RESAMPLES, what="Confidence intervals", unit="resamples"):
         drawn = generator.integers(0, count, count)
         error = _calibration_error(outcome.bins[drawn], outcome.overconfidence[drawn])
-        rows.append((*_class_averages(outcome, drawn), outcome.loss[drawn].mean(), error))
+        averages, f1 = _class_averages(outcome, drawn)
+        rows.append((*averages, outcome.loss[drawn].mean(), error))
+        class_f1.append(f1)
         luck = generator.random(count) < outcome.confidence
         ideal.append(_calibration_error(outcome.bins, outcome.confidence - luck))
-    return dict(zip((*AVERAGES, "log_loss", "ece"), np.array(rows).T, strict=True)), np.array(ideal)
+    named = dict(zip((*AVERAGES, "log_loss", "ece"), np.array(rows).T, strict=True))
+    return named, np.array(class_f1), np.array(ideal)
 
 
-def _class_averages(outcome: _Outcome, drawn: npt.NDArray[np.int64]) -> tuple[float, float, float, float]:
-    """`AVERAGES` of the drawn pictures; the same definitions as `_per_class` and `_averages`, in whole arrays."""
+def _class_averages(
+    outcome: _Outcome, drawn: npt.NDArray[np.int64]
+) -> tuple[tuple[float, float, float, float], npt.NDArray[np.float64]]:
+    """`AVERAGES` of the drawn pictures, and F1 a class (K,); defined as in `_per_class` and `_averages`."""
     labels, predicted = outcome.labels[drawn], outcome.predicted[drawn]
     support = np.bincount(labels, minlength=outcome.classes)
     answers = np.bincount(predicted, minlength=outcome.classes)
@@ -188,7 +225,10 @@ def _class_averages(outcome: _Outcome, drawn: npt.NDArray[np.int64]) -> tuple[fl
     support, answers, hits = support[present], answers[present], hits[present]
     f1 = 2 * hits / (support + answers)
     precision = hits / answers.clip(1)
-    return float(precision.mean()), float((hits / support).mean()), float(f1.mean()), float(f1 @ support / len(drawn))
+    every_f1 = np.full(outcome.classes, np.nan)
+    every_f1[present] = f1
+    weighted = float(f1 @ support / len(drawn))
+    return (float(precision.mean()), float((hits / support).mean()), float(f1.mean()), weighted), every_f1
 
 
 def _calibration_error(bins: npt.NDArray[np.int64], overconfidence: npt.NDArray[np.float64]) -> float:

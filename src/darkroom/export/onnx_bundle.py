@@ -138,7 +138,7 @@ def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> d
         spread = ids[np.linspace(0, len(ids) - 1, size).round().astype(int)]  # the first ones are all of one class
         pixels = np.ascontiguousarray(dataset.pixels[spread])
         expected = network_answers(deployed, pixels).probabilities
-        differences.append(_difference(engine.predict(pixels), expected))
+        differences.append(_difference(engine.run(pixels).probabilities, expected))  # whole: `predict` may cut it
     worst = max(differences)
     _require(worst <= TOLERANCE, f"probabilities differ by {worst:.2g}, {TOLERANCE:g} allowed")
     parity: dict[str, Any] = {"batch_sizes": list(BATCHES), "largest_difference": worst, "tolerance": TOLERANCE}
@@ -146,29 +146,34 @@ def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> d
     for split in ("validation", "test"):
         if split in metrics:
             parity[split] = _compare_stored(engine, run, dataset, split)
-            expected_accuracy = metrics[split]["accuracy"]["value"]
-            _require(
-                abs(parity[split]["accuracy"] - expected_accuracy) < 1e-9,
-                f"accuracy on {split} is {parity[split]['accuracy']:.4%}, the network's {expected_accuracy:.4%}",
-            )
             difference = parity[split]["largest_difference"]
             _require(
                 difference <= STORED_TOLERANCE,
                 f"probabilities on {split} differ by {difference:.2g} from those of the evaluation",
             )
+            _require(
+                parity[split]["other_answers"] == 0,
+                f"{parity[split]['other_answers']} pictures of {split} are put into another class",
+            )
     return parity
 
 
 def _compare_stored(engine: Engine, run: Run, dataset: DataSet, split: str) -> dict[str, Any]:
-    """The graph's answers to all pictures of a split that has been evaluated before."""
+    """The graph's answers to all pictures of a split that has been evaluated before.
+
+    A picture whose two best classes the network itself cannot tell apart (by `TOLERANCE`) may fall to either.
+    """
     stored = run.read_predictions(split)
     parts = np.array_split(stored.ids, -(-len(stored.ids) // AT_ONCE))
     answers = [engine.answer(dataset.pixels[part]) for part in parts]
     logits, probabilities = (np.concatenate(values) for values in zip(*answers, strict=True))
     expected = torch.softmax(torch.from_numpy(stored.logits) / engine.bundle.temperature, dim=1).numpy()
+    second, best = np.sort(expected, axis=1)[:, -2:].T
+    other = (logits.argmax(axis=1) != stored.logits.argmax(axis=1)) & (best - second > TOLERANCE)
     return {
         "n": len(stored.ids),
         "accuracy": float((logits.argmax(axis=1) == stored.labels).mean()),
+        "other_answers": int(other.sum()),
         "largest_difference": _difference(probabilities, expected),
         "largest_logit_difference": _difference(logits, stored.logits),
     }

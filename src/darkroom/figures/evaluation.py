@@ -51,12 +51,17 @@ class _Grid:
 
 
 @style.look()
-def confusion_matrix(path: Path, *, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Draw counts, rows true and columns predicted, coloured by their share of the true class."""
+def confusion_matrix(
+    path: Path, *, confusion: Sequence[Sequence[int]], classes: Sequence[str], pairs: Pairs = ()
+) -> Figure:
+    """Draw counts, rows true and columns predicted, coloured by their share of the true class.
+
+    Where numbers do not fit the cells, the first of `pairs` (true class, predicted class, pictures, share) are listed.
+    """
     counts = np.array(confusion)  # (K, K)
     grid = _grid(counts, classes)
     side = len(classes) * grid.cell
-    pairs = [] if grid.numbers else _largest_confusions(counts, classes)
+    pairs = [] if grid.numbers else pairs[:LISTED]
     below = 0.3 + LINE_HEIGHT * 1.3 * -(-len(pairs) // 2) if pairs else 0.0
     sheet = Sheet(
         grid.top + side + MARGIN + below, title="Confusion matrix", subtitle="rows: true · columns: predicted class"
@@ -134,7 +139,7 @@ def worst_mistakes(
         subtitle="what the network said and how surely, and what the picture is" if number else "",
     )
     if not number:
-        sheet.text(MARGIN, sheet.top + 0.1, "Every picture of this split was classified rightly.", color=MUTED)
+        sheet.text(MARGIN, sheet.top + 0.1, "Every picture of this split was classified correctly.", color=MUTED)
     for place in range(number):
         left, top = MARGIN + place % columns * width, sheet.top + place // columns * pitch
         sheet.picture(pixels[place], left, top, width=side, height=side)
@@ -296,16 +301,6 @@ def _ramp(sheet: Sheet, right: float, name: str, scale: Colormap, *, root: bool)
     left -= style.width_of(said, size=7.5) + 0.05
     sheet.text(left, middle, said, size=7.5, color=MUTED)
     return left
-
-
-def _largest_confusions(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> Pairs:
-    support = counts.sum(axis=1)
-    pairs = [(int(row), int(column)) for row, column in np.argwhere(counts > 0) if row != column]
-    ranked = sorted(pairs, key=lambda pair: (-counts[pair], -counts[pair] / support[pair[0]], pair))[:LISTED]
-    return [
-        (classes[row], classes[column], int(counts[row, column]), float(counts[row, column] / support[row]))
-        for row, column in ranked
-    ]
 
 
 def _list_confusions(sheet: Sheet, top: float, pairs: Pairs) -> None:

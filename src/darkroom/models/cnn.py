@@ -1,7 +1,7 @@
 """darkroom's own family of convolutional networks, from 8×8 grey digits to 224×224 photos.
 
     picture (3, S, S), values 0 to 255
-      normalise   subtract the channel mean of the training pictures, divide by their deviation
+      normalise   subtract the channel mean of the training pictures, divide by their standard deviation
       stem        3×3 convolution, batch normalisation, GELU; photos above 64 pixels are halved here
       stage × D   3×3 convolution, 2×2 max pooling, normalisation, GELU, 3×3 convolution, normalisation, GELU
       pool        largest activation of each channel
@@ -72,23 +72,23 @@ class Normalise(nn.Module):
     """Channel-wise standardisation of values 0 to 255, inside the network so that it travels with every export."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
-    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
-        self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) of 0 to 255 -> the same shape, about zero mean and unit deviation."""
-        return (pictures - self.mean) / self.deviation
+        """(N, 3, H, W) of 0 to 255 -> the same shape, about zero mean and unit variance."""
+        return (pictures - self.mean) / self.std
 
 
 def build(
-    architecture: Architecture, *, mean: Sequence[float] = (0, 0, 0), deviation: Sequence[float] = (255, 255, 255)
+    architecture: Architecture, *, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (255, 255, 255)
 ) -> nn.Sequential:
     """A new network, (N, 3, S, S) float of 0 to 255 -> logits (N, K), with weights from torch's global generator."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean, deviation))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean, std))
     layers["stem"] = _stem(architecture)
     channels = architecture.stem_width
     for number, width in enumerate(architecture.widths, start=1):

@@ -25,8 +25,8 @@ def load_network(run: Run) -> nn.Module:
         RunError: the run has no weights yet, or they do not fit its architecture.
     """
     content = run.read_config()
-    if not run.weights.is_file():
-        raise RunError(f"{run.weights} is missing: training has not ended, continue it with --resume")
+    if not run.trained:
+        raise RunError(f"the training of {run.folder} has not ended: go on with `darkroom train … --resume`")
     network = cnn.build(cnn.Architecture.from_json(content["network"]["architecture"]))
     try:
         network.load_state_dict(load_file(run.weights))

@@ -1,5 +1,6 @@
 """What a network is made of: one row a layer, measured by passing one picture through it."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,26 @@ class Layer:
         """Plain values for config.json."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Layer":
+        """Inverse of `to_json`."""
+        return cls(**{**content, "output_shape": tuple(content["output_shape"])})
+
+
+def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
+    """The layers as a table for people, with a line of totals."""
+    rows = [("layer", "kind", "output", "parameters", "multiply-adds")]
+    rows += [
+        (row.name, row.kind, "×".join(map(str, row.output_shape)), f"{row.parameters:,}", f"{row.multiply_adds:,}")
+        for row in layers
+    ]
+    parameters, work = sum(row.parameters for row in layers), sum(row.multiply_adds for row in layers)
+    rows.append(("total", "", "", f"{parameters:,}", f"{work:,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for name, kind, *numbers in rows:
+        right = "  ".join(f"{text:>{width}}" for text, width in zip(numbers, widths[2:], strict=True))
+        yield f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {right}"
+
 
 def summarise(network: nn.Module, image_size: int) -> list[Layer]:
     """The layers without children, in the order in which they run.
@@ -36,7 +57,8 @@ def summarise(network: nn.Module, image_size: int) -> list[Layer]:
     training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, image_size, image_size))
+            place = next(network.parameters()).device
+            network.eval()(torch.zeros(1, 3, image_size, image_size, device=place))
     finally:
         network.train(training)
         for handle in handles:

@@ -27,7 +27,7 @@ class Display:
         detail = f"epoch {epoch}/{epochs}  loss {loss:.3f}  {speed:,.0f} pictures/s  {clock(seconds_left)} left"
         self._progress.update(self._task, completed=done, detail=detail)
 
-    def epoch(self, row: Mapping[str, float], *, epochs: int, best: bool, last: bool) -> None:
+    def epoch(self, row: Mapping[str, float], *, epochs: int, best: bool, last: bool, seconds_left: float) -> None:
         """One epoch is done; `row` is its line of history.csv."""
         if not last and time.monotonic() - self._last_line < LINE_INTERVAL:
             return
@@ -35,7 +35,8 @@ class Display:
         say(
             f"epoch {row['epoch']:>3.0f}/{epochs}  loss {row['train_loss']:.3f}  "
             f"train {row['train_accuracy']:6.2%}  validation {row['validation_accuracy']:6.2%}"
-            f"{' *' if best else '  '} {row['images_per_second']:>7,.0f} pictures/s  {clock(row['elapsed'])}"
+            f"{' *' if best else '  '} {row['images_per_second']:>7,.0f} pictures/s  "
+            f"{clock(row['elapsed'])}, {clock(seconds_left)} left"
         )
 
 

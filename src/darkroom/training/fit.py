@@ -102,7 +102,13 @@ def fit(
             finish_epoch(state, clock, accuracy=accuracy, loss=loss)
             keeper.report(state.history[-1])
             improved = state.best.epoch == state.epoch - 1
-            display.epoch(state.history[-1], epochs=state.plan.epochs, best=improved, last=state.finished)
+            display.epoch(
+                state.history[-1],
+                epochs=state.plan.epochs,
+                best=improved,
+                last=state.finished,
+                seconds_left=clock.seconds_left(),
+            )
             keep(state, keeper, clock, stop)
             clock.epoch_done()
 

@@ -31,11 +31,6 @@ class Arithmetic:
         return f"{'bf16' if self.bf16 else 'fp32'}, {'channels_last' if self.channels_last else 'contiguous'}"
 
 
-def device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def use_threads(threads: int | None) -> int:
     """Set PyTorch's threads (all usable cores when None) and say how many there are."""
     torch.set_num_threads(threads or available_cores())

@@ -1,7 +1,7 @@
-"""One training: `begin` settles everything and writes it down, `carry_on` follows what is written.
+"""One training: `settle` decides everything, `begin` writes it down, `carry_on` follows what is written.
 
-A new run and a resumed one differ only in whether `begin` is called: both then build all they need from config.json, so
-that neither can know anything that the other does not.
+A new run and a resumed one differ only in whether the first two are called: both then build all they need from
+config.json, so that neither can know anything that the other does not.
 """
 
 import copy
@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darkroom import files
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.batches import Batches, channel_statistics
 from darkroom.data.dataset import DataSet
 from darkroom.errors import UsageError
 from darkroom.models import cnn
-from darkroom.models.inference import batch_size_for, logits_of
+from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.stored import save_network
-from darkroom.models.summary import summarise
+from darkroom.models.summary import Layer, layer_lines, summarise
 from darkroom.progress import say
 from darkroom.provenance import provenance
 from darkroom.runs import Run
@@ -41,8 +42,8 @@ NOT_COMPARED = {"cache", "archive", "strict"}
 """Settings that do not change what is trained."""
 
 
-def begin(dataset: DataSet, run: Run, *, data_config: DataConfig, config: TrainConfig) -> None:
-    """Settle architecture, settings, arithmetic and plan; write manifest.csv, then config.json: now it is a run."""
+def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig) -> dict[str, Any]:
+    """Settle architecture, settings, arithmetic and plan: the content of config.json. Nothing is written yet."""
     started = time.perf_counter()
     threads = machine.use_threads(config.threads)
     train_ids = dataset.manifest.indices("train")
@@ -51,44 +52,52 @@ def begin(dataset: DataSet, run: Run, *, data_config: DataConfig, config: TrainC
     architecture = cnn.design(
         image_size=side, classes=classes, pictures=len(train_ids), width=settings.width, dropout=settings.dropout
     )
-    mean, deviation = channel_statistics(dataset.pixels, train_ids)
+    mean, std = channel_statistics(dataset.pixels, train_ids)
     torch.manual_seed(data_config.seed)
-    network = cnn.build(architecture, mean=mean, deviation=deviation)
-    layers = summarise(network, side)
-    network.to(machine.device())
+    network = cnn.build(architecture, mean=mean, std=std).to(best_device())
     batches = make_batches(dataset, settings, seed=data_config.seed)
     arithmetic = machine.choose_arithmetic(
         network, next(iter(batches.epoch(0))), precision=settings.precision, memory_format=settings.memory_format
     )
     plan, speed = _plan(network, batches, dataset, settings, arithmetic, config, started)
-    settings = _after_planning(settings, plan)
+    training = {
+        "requested": _plain(asdict(config)),
+        "settings": _after_planning(settings, plan).to_json(),
+        "arithmetic": asdict(arithmetic),
+        "device": str(best_device()),
+        "threads": threads,
+        "mean": mean,
+        "std": std,
+        "plan": plan.state_dict(),
+        "speed": asdict(speed),
+        "spent": time.perf_counter() - started,
+    }
+    return {
+        **provenance(),
+        "seed": data_config.seed,
+        "data": {**dataset.to_json(), "requested": _plain(asdict(data_config))},
+        "training": training,
+        "network": {"kind": config.model, **_describe(architecture, network)},
+    }
+
+
+def begin(dataset: DataSet, run: Run, content: dict[str, Any]) -> None:
+    """Write manifest and table of layers, then config.json, with which the folder becomes a run."""
     dataset.manifest.write(run.manifest)
-    run.write_config(
-        {
-            **provenance(),
-            "seed": data_config.seed,
-            "data": {**dataset.to_json(), "requested": _plain(asdict(data_config))},
-            "training": {
-                "requested": _plain(asdict(config)),
-                "settings": settings.to_json(),
-                "arithmetic": asdict(arithmetic),
-                "device": str(machine.device()),
-                "threads": threads,
-                "mean": mean,
-                "deviation": deviation,
-                "plan": plan.state_dict(),
-                "speed": asdict(speed),
-                "spent": time.perf_counter() - started,
-            },
-            "network": {
-                "kind": config.model,
-                "architecture": architecture.to_json(),
-                "layers": [layer.to_json() for layer in layers],
-                "parameters": sum(layer.parameters for layer in layers),
-                "multiply_adds": sum(layer.multiply_adds for layer in layers),
-            },
-        }
-    )
+    content["data"]["manifest_sha256"] = files.sha256_of(run.manifest)
+    layers = [Layer.from_json(row) for row in content["network"]["layers"]]
+    files.write_text(run.layers, "\n".join(layer_lines(layers)) + "\n")
+    run.write_config(content)
+
+
+def _describe(architecture: cnn.Architecture, network: nn.Module) -> dict[str, Any]:
+    layers = summarise(network, architecture.image_size)
+    return {
+        "architecture": architecture.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+        "parameters": sum(layer.parameters for layer in layers),
+        "multiply_adds": sum(layer.multiply_adds for layer in layers),
+    }
 
 
 def carry_on(dataset: DataSet, run: Run) -> None:
@@ -136,7 +145,7 @@ def make_batches(dataset: DataSet, settings: Settings, *, seed: int) -> Batches:
         classes=len(dataset.manifest.classes),
         batch_size=settings.batch_size,
         seed=seed,
-        device=machine.device(),
+        device=best_device(),
         augmentation=settings.augmentation,
         imbalance=settings.imbalance,
     )
@@ -148,9 +157,9 @@ def _build_state(content: Mapping[str, Any], settings: Settings, arithmetic: Ari
     network: nn.Module = cnn.build(
         cnn.Architecture.from_json(content["network"]["architecture"]),
         mean=training["mean"],
-        deviation=training["deviation"],
+        std=training["std"],
     )
-    network = machine.arrange(network.to(machine.device()), arithmetic)
+    network = machine.arrange(network.to(best_device()), arithmetic)
     return State(
         network=network,
         average=state.averaged(network, settings.ema_decay or 0.0),
@@ -184,7 +193,7 @@ def _class_weights(dataset: DataSet, settings: Settings) -> Tensor | None:
     manifest = dataset.manifest
     counts = np.bincount(manifest.labels()[manifest.indices("train")], minlength=len(manifest.classes))
     weights = counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts)
-    return torch.tensor(weights, dtype=torch.float32, device=machine.device())
+    return torch.tensor(weights, dtype=torch.float32, device=best_device())
 
 
 def _plan(

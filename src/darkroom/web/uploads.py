@@ -1,4 +1,4 @@
-"""From a multipart request to names that are safe to show and bytes that were never on disk."""
+"""From a multipart request to names that are safe to show and bytes; the application itself writes none to disk."""
 
 import io
 import unicodedata

@@ -215,6 +215,7 @@ function setState(job, state, verdict) {
 }
 
 function report() {
+  if (!jobs.length) return; // cleared while requests were under way
   const count = (...states) => jobs.filter((job) => states.includes(job.state)).length;
   const open = count("waiting", "looking");
   const parts = [
