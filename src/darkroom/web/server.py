@@ -103,26 +103,34 @@ def serve(app: Flask, settings: ServeConfig) -> None:
     say(f"darkroom serves {app.extensions['darkroom'].engine.bundle.name} at {server.url}   (Ctrl-C stops it)")
     if not _is_loopback(settings.host):
         say(f"--host {settings.host} opens it to the network: whoever reaches port {server.port} can use it")
-    with _stopping_on_sigterm():
+    with _stopping_on_signals(server):
         server.run()
     say("stopped")
 
 
 @contextmanager
-def _stopping_on_sigterm() -> Iterator[None]:
-    """Treat SIGTERM, which service managers send, as Ctrl-C; signals belong to the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+def _stopping_on_signals(server: Server) -> Iterator[None]:
+    """Stop the server on Ctrl-C, and on SIGTERM, which service managers send; a second one kills.
+
+    An exception out of a signal handler could strike in the middle of waitress and lose a connection that was just
+    accepted; so the server is asked to stop, from another thread, since its own may hold the lock that this takes.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals belong to that one
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _exit)
+
+    def request(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, before[number])
+        threading.Thread(target=server.stop).start()
+
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, request)
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(settings: ServeConfig) -> socket.socket:
