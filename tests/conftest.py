@@ -4,6 +4,8 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ import pytest
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="darkroom-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
+import bundles  # noqa: E402
+from darkroom.engines.onnx_runtime import OnnxRuntimeEngine  # noqa: E402
 from finished import Finished, finish  # noqa: E402
 
 
@@ -18,3 +22,18 @@ from finished import Finished, finish  # noqa: E402
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A whole `darkroom run`, made once; tests that change it change a `copy` of it."""
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real bundle that tells colours."""
+    folder = tmp_path_factory.mktemp("colours") / "bundle"
+    bundles.make_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(folder: Path) -> Iterator[OnnxRuntimeEngine]:
+    """The engine of that bundle, shared by all tests that only ask it."""
+    with OnnxRuntimeEngine.open(folder, threads=1) as opened:
+        yield opened

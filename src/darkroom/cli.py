@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -96,7 +97,7 @@ def train(
     run = _run_folder(data, out, resume=resume)
     with _resumable("train", data, run, data_config):
         workflow.train(data, run, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
-    print(f"{run.folder}\nevaluate it: {shlex.join(['darkroom', 'evaluate', str(run.folder), *_storage(data_config)])}")
+    print(f"{run.folder}\nevaluate it: {shlex.join([_program(), 'evaluate', str(run.folder), *_storage(data_config)])}")
 
 
 @app.command
@@ -220,7 +221,7 @@ def run(
     folder = _run_folder(data, out, resume=resume)
     with _resumable("run", data, folder, data_config):
         workflow.run_all(data, folder, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
-    print("\n" + "\n".join(run_lines(folder)))
+    print("\n" + "\n".join(run_lines(folder, program=_program())))
 
 
 @app.meta.default
@@ -266,8 +267,14 @@ def _resumable(command: str, data: str, run: Run, config: DataConfig) -> Iterato
     try:
         yield
     except TrainingStoppedError as error:
-        again = shlex.join(["darkroom", command, data, "--out", str(run.folder), "--resume", *_storage(config)])
+        again = shlex.join([_program(), command, data, "--out", str(run.folder), "--resume", *_storage(config)])
         raise TrainingStoppedError(f"{error}; go on with: {again}") from error
+
+
+def _program() -> str:
+    """What to type for this program: its name where the shell finds it, else the path by which it was called."""
+    called = Path(sys.argv[0])
+    return sys.argv[0] if called.stem == "darkroom" and shutil.which("darkroom") is None else "darkroom"
 
 
 def _storage(config: DataConfig) -> list[str]:

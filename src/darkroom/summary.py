@@ -41,8 +41,8 @@ def class_lines(block: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def run_lines(run: Run) -> Iterator[str]:
-    """The story of a finished run: data, network, training, result, weak points, and what to do next."""
+def run_lines(run: Run, *, program: str = "darkroom") -> Iterator[str]:
+    """The story of a finished run: data, network, training, result, weak points, and what to do next with `program`."""
     config, metrics = run.read_config(), run.read_metrics()
     test, result = metrics["test"], config["training"]["result"]
     accuracy = test["accuracy"]
@@ -65,8 +65,8 @@ def run_lines(run: Run) -> Iterator[str]:
     yield ""
     yield _row("results", str(run.folder))
     yield _row("figures", str(run.figures))
-    yield _row("predict", shlex.join(["darkroom", "predict", str(run.folder), str(run.samples)]))
-    yield _row("serve", shlex.join(["darkroom", "serve", str(run.folder)]))
+    yield _row("predict", shlex.join([program, "predict", str(run.folder), str(run.samples)]))
+    yield _row("serve", shlex.join([program, "serve", str(run.folder)]))
 
 
 def _row(title: str, text: str) -> str:
