@@ -2,7 +2,6 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,19 +17,6 @@ from darkroom.engines.base import Answers, Engine, check_golden
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.errors import BundleError, EngineError
 from darkroom.preprocess import Preprocessing
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("engines") / "bundle"
-    bundles.make_bundle(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[OnnxRuntimeEngine]:
-    with OnnxRuntimeEngine.open(folder, threads=1) as opened:
-        yield opened
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
