@@ -32,7 +32,9 @@ def main() -> None:
         rows = [measure(options, seed, folder) for seed in options.seeds]
     summary = {name: spread([row[name] for row in rows]) for name in rows[0] if name not in ("seed", "test_n")}
     title = options.title or Path(options.data).name.split(".")[0]
-    command = shlex.join(["python", "benchmarks/main_job.py", *sys.argv[1:]])
+    # Folders of this machine mean nothing elsewhere.
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "benchmarks/main_job.py", *words])
     target = RESULTS / f"main-job-{title}.json"
     files.write_json(target, {"command": command, **provenance(), "n": len(rows), "summary": summary, "runs": rows})
     print(json.dumps(summary, indent=2))
