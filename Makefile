@@ -3,9 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.made-from-constraints
+KERAS := benchmarks/.venv-keras
+PEERS ?= keras textbook
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format bench clean
+.PHONY: help run test test-all lint format bench clean $(KERAS)
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -34,9 +36,17 @@ format: $(STAMP)  ## let ruff tidy up
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## measure the main job (DATA=…, ARGS=…) and write benchmarks/results/
-	$(BIN)/python benchmarks/main_job.py $(or $(DATA),digits) $(ARGS)
+# TensorFlow for the Keras CNN, in an environment of its own: 1.6 GB, so only where it is asked for.
+$(KERAS): $(KERAS)/.made-from-requirements
+$(KERAS)/.made-from-requirements: benchmarks/requirements-keras.txt constraints.txt
+	@echo "Installing TensorFlow into $(KERAS), which takes some minutes"
+	@$(PYTHON) -m venv --clear $(KERAS) && $(KERAS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement $< || { echo "TensorFlow was not installed into $(KERAS): see above, or make bench PEERS=textbook"; exit 1; }
+	@touch $@
+
+bench: $(STAMP) $(if $(filter keras,$(PEERS)),$(KERAS))  ## measure against peers (DATA=…, PEERS=…, ARGS=…), into benchmarks/results/
+	$(BIN)/python benchmarks/bench.py $(or $(DATA),digits) --peers $(PEERS) $(ARGS)
 
 clean:  ## remove what was built here; runs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov build dist src/*.egg-info
+	rm -rf .venv $(KERAS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov build dist src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
