@@ -98,9 +98,17 @@ def bundle_info(**changes: Any) -> BundleInfo:
     return BundleInfo(**facts | changes)
 
 
-def make_bundle(folder: Path, *, onnx: bytes | None = None, examples: Golden | None = None, **changes: Any) -> Bundle:
+def make_bundle(
+    folder: Path,
+    *,
+    onnx: bytes | None = None,
+    examples: Golden | None = None,
+    card: str | None = None,
+    **changes: Any,
+) -> Bundle:
     """A bundle in `folder`; `changes` replace fields of its info."""
-    return write_bundle(folder, info=bundle_info(**changes), onnx=onnx or colour_model(), golden=examples or golden())
+    info, graph = bundle_info(**changes), onnx or colour_model()
+    return write_bundle(folder, info=info, onnx=graph, golden=examples or golden(), card=card)
 
 
 def mixed_pictures() -> list[tuple[str, bytes]]:

@@ -54,7 +54,8 @@ def test_the_run_folder_holds_what_the_design_says(finished_run: Finished) -> No
         "bundle",
         "tensorboard",
     }
-    assert {path.name for path in finished_run.run.bundle.iterdir()} == {"model.onnx", "bundle.json", "golden.npz"}
+    names = {path.name for path in finished_run.run.bundle.iterdir()}
+    assert names == {"model.onnx", "bundle.json", "golden.npz", "model-card.md"}
     assert set(finished_run.run.read_config()["seconds"]) == {"data and training", "evaluation", "export"}
 
 

@@ -1,8 +1,9 @@
-"""The deployable folder: graph, preprocessing, class names, golden pictures, and a hash of every byte of it.
+"""The deployable folder: graph, preprocessing, class names, golden pictures, card, and a hash of every byte of it.
 
     bundle/model.onnx     input "pixels" uint8 (N, H, W, 3); outputs "logits" and "probabilities" float32 (N, K)
     bundle/bundle.json    what the model is, where it came from, and the sha256 of the other files
-    bundle/golden.npz     a few real pictures, the pixels made of them and the answers expected
+    bundle/golden.npz     a few pictures, the pixels made of them and the answers expected
+    bundle/model-card.md  what people should know of the model; bundles made before darkroom wrote cards have none
 
 The hashes find damage and mix-ups; they are no signature, since whoever rewrites a bundle can also rewrite its hashes.
 """
@@ -33,7 +34,14 @@ FORMAT = 1
 MODEL_FILE = "model.onnx"
 INFO_FILE = "bundle.json"
 GOLDEN_FILE = "golden.npz"
+CARD_FILE = "model-card.md"
 MOST_GOLDEN = 10
+
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference in probability: processors differ by some 1e-6 in fp32, another graph by far more."""
+
+MOST_TOLERANCE = 0.1
+"""Most that a quantised bundle may state for itself; it rounds, and so it magnifies the differences of fp32."""
 
 LOSSLESS_SIGNATURES = (b"\x89PNG", b"BM", b"GIF8", b"P4", b"P5", b"P6")
 LOSSY_TOLERANCE = 0.5
@@ -56,6 +64,8 @@ class BundleInfo:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    quantisation: Mapping[str, Any] = field(default_factory=dict)
+    """How an int8 graph was made and what it lost and gained; empty where the graph computes in fp32."""
     files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,11 +75,20 @@ class BundleInfo:
             raise BundleError(f"the temperature is {self.temperature}: it must be a number above 0")
         if not 0 <= self.threshold <= 1:
             raise BundleError(f"the threshold is {self.threshold}: it must lie between 0 and 1")
-        for part in ("model", "provenance", "metrics", "parity", "files"):
+        for part in ("model", "provenance", "metrics", "parity", "quantisation", "files"):
             if not isinstance(getattr(self, part), Mapping):
                 raise BundleError(f"{part} is {getattr(self, part)!r}: it must be a table of names and values")
         for name in self.files:
             _require_inside(name)
+        if not 0 < self.golden_tolerance <= MOST_TOLERANCE:
+            raise BundleError(
+                f"the golden tolerance is {self.golden_tolerance}: it must be above 0 and at most {MOST_TOLERANCE}"
+            )
+
+    @property
+    def golden_tolerance(self) -> float:
+        """Largest difference in probability between the golden answers and those of an engine."""
+        return float(self.quantisation.get("golden_tolerance", GOLDEN_TOLERANCE))
 
     def to_text(self) -> str:
         """The one serialisation of bundle.json: the file must equal it byte for byte."""
@@ -93,7 +112,7 @@ class BundleInfo:
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """Up to ten real pictures as they were on disk, their `pixels` (n, H, W, 3) and the answers (n, K) expected."""
+    """Up to ten pictures as they were on disk, their `pixels` (n, H, W, 3) and the answers (n, K) expected."""
 
     encoded: tuple[bytes, ...]
     pixels: npt.NDArray[np.uint8]
@@ -174,14 +193,16 @@ class Bundle:
                 )
 
 
-def write_bundle(folder: Path, *, info: BundleInfo, onnx: bytes | Path, golden: Golden) -> Bundle:
+def write_bundle(
+    folder: Path, *, info: BundleInfo, onnx: bytes | Path, golden: Golden, card: str | None = None
+) -> Bundle:
     """Write a whole bundle beside `folder`, verify it, then put it in place of an older one."""
     golden.check(info)
     _require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(folder, "new")
     try:
-        _fill(temporary, info=info, onnx=onnx, golden=golden)
+        _fill(temporary, info=info, onnx=onnx, golden=golden, card=card)
         verified = Bundle.open(temporary)
         _swap(temporary, folder)
     finally:
@@ -189,8 +210,9 @@ def write_bundle(folder: Path, *, info: BundleInfo, onnx: bytes | Path, golden: 
     return replace(verified, folder=folder)
 
 
-def _fill(folder: Path, *, info: BundleInfo, onnx: bytes | Path, golden: Golden) -> None:
+def _fill(folder: Path, *, info: BundleInfo, onnx: bytes | Path, golden: Golden, card: str | None) -> None:
     contents = {MODEL_FILE: onnx if isinstance(onnx, bytes) else onnx.read_bytes(), GOLDEN_FILE: golden.to_bytes()}
+    contents |= {CARD_FILE: card.encode()} if card is not None else {}
     for name, content in contents.items():
         files.write_bytes(folder / name, content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -222,7 +244,7 @@ def _require_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise BundleError(f"{folder} is a file: name a folder for the bundle")
-    ours = {MODEL_FILE, INFO_FILE, GOLDEN_FILE, "saved_model"}
+    ours = {MODEL_FILE, INFO_FILE, GOLDEN_FILE, CARD_FILE, "saved_model"}
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours and entry.name != ".DS_Store")
     if foreign:
         raise BundleError(

@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.config import DataConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.config import DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
 from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
@@ -48,11 +48,13 @@ Training = Annotated[TrainConfig, Parameter(name="*")]
 Flag = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Serving = Annotated[ServeConfig, Parameter(name="*")]
+Exporting = Annotated[ExportConfig, Parameter(name="*")]
 
 DATA = DataConfig()
 STORAGE = StorageConfig()
 TRAINING = TrainConfig()
 SERVING = ServeConfig()
+EXPORTING = ExportConfig()
 
 
 @app.command
@@ -123,7 +125,7 @@ def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation
 
 
 @app.command
-def export(run: Path, /, *, storage: Storage = STORAGE) -> None:
+def export(run: Path, /, *, storage: Storage = STORAGE, settings: Exporting = EXPORTING) -> None:
     """Write the bundle of a run: ONNX graph, preprocessing, class names, golden pictures; parity is proved.
 
     Parameters
@@ -131,12 +133,49 @@ def export(run: Path, /, *, storage: Storage = STORAGE) -> None:
     run
         The run folder.
     """
-    print(workflow.export(Run(run), data_config=DataConfig(**asdict(storage))))
+    from darkroom.bundle import BundleInfo
+    from darkroom.summary import int8_lines
+
+    folder = workflow.export(Run(run), data_config=DataConfig(**asdict(storage)), config=settings)
+    print(folder)
+    if settings.int8:
+        print("\n".join(int8_lines(BundleInfo.read(folder / "bundle.json"))))
+
+
+@app.command
+def share(
+    run: Path,
+    folder: Path,
+    /,
+    *,
+    licence: Annotated[str | None, Parameter(name=["--licence", "--license"])] = None,
+) -> None:
+    """Copy the bundle of a run for others: its golden pictures are drawn ones, so that none of yours goes along.
+
+    Parameters
+    ----------
+    run
+        The run folder, or a bundle in it such as RUN/bundle-int8.
+    folder
+        Folder for the bundle; an older bundle in it is replaced.
+    licence
+        Identifier of the licence of the weights for the model card, such as mit or cc-by-4.0.
+    """
+    print(workflow.share(run, folder, licence=licence))
+
+
+@app.command
+def models() -> None:
+    """List the trained models that come with darkroom, which predict and serve know by name."""
+    from darkroom.shipped import shipped
+    from darkroom.summary import shipped_lines
+
+    print("\n".join(shipped_lines(shipped())) or "no model comes with this darkroom")
 
 
 @app.command
 def predict(
-    model: Path,
+    model: str,
     /,
     *images: str,
     as_json: AsJson = False,
@@ -147,7 +186,7 @@ def predict(
     Parameters
     ----------
     model
-        A run folder or a bundle.
+        A run folder, a bundle, or a model that comes with darkroom, such as cifar10 (`darkroom models` lists them).
     images
         Pictures, folders of pictures, or patterns such as 'photos/*.jpg'.
     as_json
@@ -176,13 +215,13 @@ def predict(
 
 
 @app.command
-def serve(model: Path, /, *, settings: Serving = SERVING) -> None:
+def serve(model: str, /, *, settings: Serving = SERVING) -> None:
     """Serve a model to browsers and programs.
 
     Parameters
     ----------
     model
-        A run folder or a bundle.
+        A run folder, a bundle, or a model that comes with darkroom, such as cifar10 (`darkroom models` lists them).
     """
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
     from darkroom.web import create_app

@@ -11,9 +11,12 @@ from darkroom.errors import UsageError
 
 CACHE_FOLDER = Path(platformdirs.user_cache_dir("darkroom"))
 
-Recipe = Literal["auto", "small", "photo"]
+INT8_BOUND = 0.3
+"""Points of accuracy."""
+
+Recipe = Literal["auto", "quick", "best", "photo"]
 Optimiser = Literal["sgd", "adamw", "muon"]
-Schedule = Literal["one-cycle", "cosine", "plateau"]
+Schedule = Literal["linear", "one-cycle", "cosine", "plateau"]
 Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
 Precision = Literal["auto", "fp32", "bf16"]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
@@ -67,7 +70,8 @@ class TrainConfig:
     model: str = "cnn"
     """The network to train: `cnn`, our own, from scratch."""
     recipe: Recipe = "auto"
-    """A set of defaults for all that follows: `small` (up to 64 pixels), `photo`, or `auto`, chosen by size."""
+    """A set of defaults for all that follows: `quick` (up to 64 pixels), `best` (the highest accuracy that fits into
+    --minutes), `photo`, or `auto`: quick or photo, by size."""
     minutes: float | None = None
     """Time budget for training, validation included: speed is measured first, then the epochs are planned."""
     epochs: int | None = None
@@ -85,7 +89,7 @@ class TrainConfig:
     momentum: float | None = None
     """Momentum of SGD and Muon, first beta of AdamW."""
     schedule: Schedule | None = None
-    """One cycle (linear up, then linear to zero), cosine with warm-up, or down on a plateau of validation."""
+    """Linear to zero, one cycle (linear up first), cosine with warm-up, or down on a plateau of validation."""
     label_smoothing: float | None = None
     """Probability taken from the true class and spread over all."""
     imbalance: Imbalance | None = None
@@ -94,8 +98,10 @@ class TrainConfig:
     """Decay a step of the exponential moving average of weights, which is what gets validated; 0 turns it off."""
     patience: int | None = None
     """Epochs without a better validation result after which training stops."""
-    width: float = 1.0
+    width: float | None = None
     """Factor on the number of channels of our network."""
+    convolutions: int | None = None
+    """Convolutions in each stage of our network; from three on with a shortcut around them."""
     dropout: float | None = None
     """Dropout before the last layer."""
     flip: bool | None = None
@@ -136,11 +142,13 @@ class TrainConfig:
         check(self.accumulate >= 1, f"--accumulate is {self.accumulate}: give at least 1")
         check(self.patience is None or self.patience >= 1, f"--patience is {self.patience}: give at least 1")
         check(self.threads is None or self.threads >= 1, f"--threads is {self.threads}: give at least 1")
-        check(0.05 <= self.width <= 16, f"--width is {self.width}: give a factor from 0.05 to 16")
+        deep = self.convolutions
+        check(deep is None or 2 <= deep <= 8, f"--convolutions is {deep}: give a number from 2 to 8")
         for option in ("learning_rate", "weight_decay", "mixup", "cutmix", "translate", "cutout"):
             self._check_range(option, 0, math.inf)
         for option in ("momentum", "ema_decay", "label_smoothing", "dropout"):
             self._check_range(option, 0, 0.99999)
+        self._check_range("width", 0.05, 16)
         self._check_range("colour_jitter", 0, 1)
         self._check_range("crop_scale", 0.01, 1)
 
@@ -149,6 +157,21 @@ class TrainConfig:
         option = "--" + field.replace("_", "-")
         wanted = f"a value from {low:g} to {high:g}" if high < math.inf else f"a number from {low:g} on"
         check(value is None or (low <= value <= high and value < math.inf), f"{option} is {value}: give {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What is made of a run."""
+
+    int8: bool = False
+    """Write a faster bundle in 8-bit integers into bundle-int8, beside the one in fp32, and measure both."""
+    int8_bound: float = INT8_BOUND
+    """Most points of validation accuracy that int8 may lose; where it loses more, it is refused."""
+
+    def __post_init__(self) -> None:
+        bound = self.int8_bound
+        check(0 <= bound <= 100, f"--int8-bound is {bound}: give points of accuracy, from 0 to 100")
+        check(self.int8 or bound == INT8_BOUND, f"--int8-bound {bound:g} bounds nothing without --int8: give both")
 
 
 @dataclass(frozen=True, kw_only=True)

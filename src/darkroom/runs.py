@@ -44,6 +44,7 @@ class Run:
         self.figures = folder / "figures"
         self.samples = folder / "samples"
         self.bundle = folder / "bundle"
+        self.int8_bundle = folder / "bundle-int8"
         self.tensorboard = folder / "tensorboard"
 
     def figure(self, name: str) -> Path:

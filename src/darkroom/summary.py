@@ -2,9 +2,10 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from darkroom.bundle import Bundle
+from darkroom.bundle import CARD_FILE, INFO_FILE, Bundle, BundleInfo
 from darkroom.engines.prediction import Failure, Prediction
 from darkroom.runs import Run
 
@@ -69,6 +70,27 @@ def run_lines(run: Run, *, program: str = "darkroom") -> Iterator[str]:
     yield _row("serve", shlex.join([program, "serve", str(run.folder)]))
 
 
+def int8_lines(info: BundleInfo) -> Iterator[str]:
+    """What an int8 bundle lost and gained against fp32."""
+    details = info.quantisation
+    for split, accuracy in details["accuracy"].items():
+        lost = accuracy["lost_points"]
+        change = f"{abs(lost):.2f} points {'lost' if lost >= 0 else 'gained'}"
+        allowed = f" ({details['bound_points']:g} allowed)" if split == "validation" else ""
+        yield (
+            f"{split:<10}  {100 * accuracy['int8']:.2f} % of {accuracy['n']:,} pictures right, "
+            f"{100 * accuracy['fp32']:.2f} % in fp32: {change}{allowed}"
+        )
+    for speed in details["throughput"]:
+        rates, title = speed["pictures_a_second"], f"batch {speed['batch_size']}"
+        yield (
+            f"{title:<10}  {rates['int8']:,.0f} pictures a second, {rates['fp32']:,.0f} in fp32: "
+            f"{speed['ratio']['int8']:.2f} times as many, on {speed['threads']} threads"
+        )
+    sizes = details["bytes"]
+    yield f"{'graph':<10}  {sizes['int8'] / 1e6:.2f} MB, {sizes['fp32'] / 1e6:.2f} MB in fp32"
+
+
 def _row(title: str, text: str) -> str:
     return f"  {title:<14} {text}"
 
@@ -129,11 +151,29 @@ def _not_sure(metrics: Mapping[str, Any]) -> str:
 
 def _bundle(run: Run) -> str:
     bundle = Bundle.open(run.bundle)
-    size = sum(path.stat().st_size for path in run.bundle.iterdir() if path.is_file())
     return (
-        f"{run.bundle} ({size / 1e6:.1f} MB); graph and network differ by at most "
+        f"{run.bundle} ({_megabytes(run.bundle)}); graph and network differ by at most "
         f"{bundle.info.parity['largest_difference']:.1e} in probability"
     )
+
+
+def shipped_lines(models: Mapping[str, Path]) -> Iterator[str]:
+    """Two lines a model: its name and what it reaches on which data, then where its card lies."""
+    width = max(map(len, models), default=0)
+    for name, folder in models.items():
+        info = BundleInfo.read(folder / INFO_FILE)
+        split = "test" if "test" in info.metrics else "validation"
+        accuracy, size = info.metrics[split]["accuracy"], info.preprocessing
+        yield (
+            f"{name:<{width}}  {_percent(accuracy['value'])} of {info.metrics[split]['n']:,} {split} pictures right "
+            f"(95 % interval {_percent(accuracy['low'])} to {_percent(accuracy['high'])}), "
+            f"{len(info.classes)} classes, {size.width}×{size.height} pixels, {_megabytes(folder)}"
+        )
+        yield f"{'':<{width}}  trained on {info.provenance['source']}; {folder / CARD_FILE}"
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6:.1f} MB"
 
 
 def _percent(value: float) -> str:

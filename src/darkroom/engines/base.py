@@ -15,9 +15,6 @@ PIXELS_A_CALL = 2**20
 
 MOST_ROWS = 256
 
-GOLDEN_TOLERANCE = 1e-3
-"""Largest difference in probability: processors differ by some 1e-6 in fp32, another graph by far more."""
-
 
 class Answers(NamedTuple):
     """What a model says of N pictures: `logits` and `probabilities`, both float32 (N, K)."""
@@ -90,8 +87,9 @@ def check_golden(engine: Engine, golden: Golden) -> None:
     """Raise `EngineError` unless `engine` answers the golden pictures as the exported network did."""
     # Where the two best classes are more than twice the tolerance apart, this also holds the chosen class.
     difference = float(np.abs(engine.predict(golden.pixels) - golden.probabilities).max())
-    if difference > GOLDEN_TOLERANCE:
+    tolerance = engine.bundle.golden_tolerance
+    if difference > tolerance:
         raise EngineError(
             f"the engine answers the golden pictures differently than the exported network (by {difference:.3g} in "
-            f"probability, {GOLDEN_TOLERANCE:g} allowed): refusing to predict; export the run again on this machine"
+            f"probability, {tolerance:g} allowed): refusing to predict; export the run again on this machine"
         )

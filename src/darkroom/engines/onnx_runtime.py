@@ -50,9 +50,14 @@ class OnnxRuntimeEngine(Engine):
         self._session = None
 
 
-def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """A session for a graph, in a file or in memory, of the form that bundles have; raises `EngineError`."""
+def open_session(model: Path | bytes, threads: int, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """A session for a graph, in a file or in memory, of the form that bundles have; raises `EngineError`.
+
+    Without optimisation, a quantised graph is computed in fp32, node by node as it is written.
+    """
     options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3

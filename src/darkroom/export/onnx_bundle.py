@@ -4,9 +4,10 @@ import hashlib
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from darkroom.data.manifest import Manifest
 from darkroom.engines.base import Answers, Engine, check_golden
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
 from darkroom.errors import DataError, ExportError
+from darkroom.export.card import model_card
 from darkroom.models.stored import load_network
-from darkroom.progress import say
+from darkroom.progress import say, track
 from darkroom.provenance import available_cores
 from darkroom.runs import Run
 
@@ -41,19 +43,35 @@ GOLDEN = 10
 SAMPLES = 10
 OPSET = 20
 
+TEMPERATURE = "temperature"
+"""Name of that constant in the graph."""
+
+Pixels = npt.NDArray[np.uint8]
+Answering = Callable[[Pixels], Answers]
+
 
 class Deployed(nn.Module):
     """What is exported: uint8 pixels (N, H, W, 3) -> logits (N, K) and tempered probabilities (N, K)."""
 
+    temperature: Tensor
+
     def __init__(self, network: nn.Module, temperature: float) -> None:
         super().__init__()
         self.network = network
-        self.temperature = temperature
+        self.register_buffer(TEMPERATURE, torch.as_tensor(temperature, dtype=torch.float32))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Normalisation is the network's own first layer."""
         logits = self.network(pixels.permute(0, 3, 1, 2).float())
         return logits, torch.softmax(logits / self.temperature, dim=1)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph, and what bundle.json says of it."""
+
+    graph: bytes
+    info: BundleInfo
 
 
 def export_bundle(run: Run, dataset: DataSet) -> Bundle:
@@ -64,8 +82,21 @@ def export_bundle(run: Run, dataset: DataSet) -> Bundle:
         ExportError: graph and network disagree on real pictures.
         RunError: the run is not trained or not evaluated.
     """
+    deployed = deployed_network(run)
+    exported = export_graph(deployed, run, dataset)
+    golden = golden_answers(partial(network_answers, deployed), dataset)
+    return put_in_place(run.bundle, exported, golden, run=run, dataset=dataset)
+
+
+def deployed_network(run: Run) -> Deployed:
+    """The chosen network of a run with the temperature that its evaluation fitted."""
+    metrics = run.read_metrics()
+    return Deployed(load_network(run), metrics["temperature"]).eval()
+
+
+def export_graph(deployed: Deployed, run: Run, dataset: DataSet) -> Exported:
+    """The graph of a run, proved to answer as the network; nothing is written. Raises what `export_bundle` does."""
     content, metrics = run.read_config(), run.read_metrics()
-    deployed = Deployed(load_network(run), metrics["temperature"]).eval()
     side = dataset.preprocessing.width
     say("Exporting the network as ONNX and comparing both on real pictures")
     graph = to_onnx(deployed, side)
@@ -84,14 +115,19 @@ def export_bundle(run: Run, dataset: DataSet) -> Bundle:
             "versions": content["versions"],
             "created": content["created"],
         },
-        metrics={split: _headline(metrics[split]) for split in ("validation", "test") if split in metrics},
+        metrics={split: headline(metrics[split]) for split in ("validation", "test") if split in metrics},
     )
-    golden = _golden(deployed, dataset)
     with OnnxRuntimeEngine(info, open_session(graph, available_cores())) as engine:
-        info = replace(info, parity=_prove(engine, deployed, run, dataset))
+        return Exported(graph, replace(info, parity=_prove(engine, deployed, run, dataset)))
+
+
+def put_in_place(folder: Path, exported: Exported, golden: Golden, *, run: Run, dataset: DataSet) -> Bundle:
+    """Write a bundle of the run and its sample pictures; the golden answers are checked before and after."""
+    with OnnxRuntimeEngine(exported.info, open_session(exported.graph, available_cores())) as engine:
         check_golden(engine, golden)  # before an older bundle is replaced
-    bundle = write_bundle(run.bundle, info=info, onnx=graph, golden=golden)
-    OnnxRuntimeEngine.open(run.bundle).close()
+    card = model_card(run.read_config(), run.read_metrics(), exported.info)
+    bundle = write_bundle(folder, info=exported.info, onnx=exported.graph, golden=golden, card=card)
+    OnnxRuntimeEngine.open(folder).close()
     write_samples(run, dataset)
     return bundle
 
@@ -132,14 +168,7 @@ def _quiet() -> Iterator[None]:
 
 def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> dict[str, Any]:
     """Compare graph and network at several batch sizes, and on every prediction that the run has stored."""
-    ids = dataset.manifest.indices("validation")
-    differences = []
-    for size in BATCHES:
-        spread = ids[np.linspace(0, len(ids) - 1, size).round().astype(int)]  # the first ones are all of one class
-        pixels = np.ascontiguousarray(dataset.pixels[spread])
-        expected = network_answers(deployed, pixels).probabilities
-        differences.append(_difference(engine.run(pixels).probabilities, expected))  # whole: `predict` may cut it
-    worst = max(differences)
+    worst = compare_batches(engine.run, partial(network_answers, deployed), dataset)
     _require(worst <= TOLERANCE, f"probabilities differ by {worst:.2g}, {TOLERANCE:g} allowed")
     parity: dict[str, Any] = {"batch_sizes": list(BATCHES), "largest_difference": worst, "tolerance": TOLERANCE}
     metrics = run.read_metrics()
@@ -158,15 +187,27 @@ def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> d
     return parity
 
 
+def compare_batches(left: Answering, right: Answering, dataset: DataSet) -> float:
+    """Largest difference in probability on validation pictures, in batches of several sizes, each answered whole."""
+    ids = dataset.manifest.indices("validation")
+    batches = [np.ascontiguousarray(dataset.pixels[spread(ids, size)]) for size in BATCHES]
+    return max(_difference(left(batch).probabilities, right(batch).probabilities) for batch in batches)
+
+
+def spread(ids: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.int64]:
+    """`number` of the ids at even distances: in the order of a manifest the first ones are all of one class."""
+    places = np.linspace(0, len(ids) - 1, number).round().astype(int)
+    chosen: npt.NDArray[np.int64] = ids[places]
+    return chosen
+
+
 def _compare_stored(engine: Engine, run: Run, dataset: DataSet, split: str) -> dict[str, Any]:
     """The graph's answers to all pictures of a split that has been evaluated before.
 
     A picture whose two best classes the network itself cannot tell apart (by `TOLERANCE`) may fall to either.
     """
     stored = run.read_predictions(split)
-    parts = np.array_split(stored.ids, -(-len(stored.ids) // AT_ONCE))
-    answers = [engine.answer(dataset.pixels[part]) for part in parts]
-    logits, probabilities = (np.concatenate(values) for values in zip(*answers, strict=True))
+    logits, probabilities = answer_all(engine, dataset, stored.ids)
     expected = torch.softmax(torch.from_numpy(stored.logits) / engine.bundle.temperature, dim=1).numpy()
     second, best = np.sort(expected, axis=1)[:, -2:].T
     other = (logits.argmax(axis=1) != stored.logits.argmax(axis=1)) & (best - second > TOLERANCE)
@@ -179,7 +220,15 @@ def _compare_stored(engine: Engine, run: Run, dataset: DataSet, split: str) -> d
     }
 
 
-def network_answers(deployed: nn.Module, pixels: npt.NDArray[np.uint8]) -> Answers:
+def answer_all(engine: Engine, dataset: DataSet, ids: npt.NDArray[np.int64]) -> Answers:
+    """What the engine says of those pictures of a data set."""
+    parts = np.array_split(ids, -(-len(ids) // AT_ONCE))
+    shown = track(parts, total=len(parts), what="Asking the exported graph", unit="parts")
+    answers = [engine.answer(dataset.pixels[part]) for part in shown]
+    return Answers(*(np.concatenate(values) for values in zip(*answers, strict=True)))
+
+
+def network_answers(deployed: nn.Module, pixels: Pixels) -> Answers:
     """What the network itself says of pixels (N, H, W, 3)."""
     with torch.no_grad():
         logits, probabilities = deployed(torch.from_numpy(pixels))
@@ -195,15 +244,17 @@ def _require(condition: bool, what: str) -> None:
         raise ExportError(f"the exported graph does not answer as the network does: {what}; please report this")
 
 
-def _headline(block: Mapping[str, Any]) -> dict[str, Any]:
+def headline(block: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle tells of a split, from the split's block of metrics."""
     return {name: block[name] for name in ("accuracy", "macro_f1", "ece", "n")}
 
 
-def _golden(deployed: nn.Module, dataset: DataSet) -> Golden:
+def golden_answers(answer: Answering, dataset: DataSet) -> Golden:
+    """Ten validation pictures, one a class where possible, and what `answer` says of them."""
     manifest = dataset.manifest
     ids = pick(dataset, "validation", GOLDEN)
     pixels = np.ascontiguousarray(dataset.pixels[ids])
-    answers = network_answers(deployed, pixels)
+    answers = answer(pixels)
     encoded = tuple(original(manifest, int(id)) for id in ids)
     return Golden(encoded, pixels, answers.logits, answers.probabilities)
 

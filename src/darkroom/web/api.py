@@ -36,6 +36,7 @@ def model() -> dict[str, Any]:
         "facts": dict(info.model),
         "metrics": dict(info.metrics),
         "parity": dict(info.parity),
+        "quantisation": dict(info.quantisation),
         "provenance": dict(info.provenance),
     }
 
