@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from darkroom.data.augmentation import Augmentation
-from darkroom.data.batches import Batches, channel_statistics, generator_for, plain_batches
+from darkroom.data.batches import Batches, channel_statistics, generator_for, plain_batches, resident
 from training import CPU, Drawn
 
 EVERYTHING = Augmentation(True, 2, 3, 0.5, 0.3, 0.2, 1.0)
@@ -105,6 +105,41 @@ def test_balanced_sampling_with_a_class_that_has_no_pictures() -> None:
     assert len(shown(source, 1)) == 20
 
 
+@pytest.mark.parametrize("processes", [2, 3, 5])
+@pytest.mark.parametrize("imbalance", ["none", "balanced-sampling"])
+def test_shares_make_up_the_batch_of_one_process(processes: int, imbalance: str) -> None:
+    """With all augmentations, which mix pictures across shares."""
+    whole = list(batches(imbalance=imbalance).epoch(3))
+    parts = [list(batches(imbalance=imbalance, process=n, processes=processes).epoch(3)) for n in range(processes)]
+    for step, (views, targets) in enumerate(whole):
+        shares = [part[step] for part in parts]
+        assert sum(len(share) for share, _ in shares) == len(views) == batches().pictures_in(step)
+        for number, (share, wanted) in enumerate(shares):
+            assert torch.equal(share, views[number::processes])
+            assert torch.equal(wanted, targets[number::processes])
+            assert share.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pictures_that_lie_on_the_device_are_the_same_pictures() -> None:
+    drawn = Drawn(count=90)
+    indices = np.random.default_rng(1).permutation(90)[:50]
+    source = batches(indices=indices)
+    held = replace(source, resident=torch.from_numpy(drawn.pixels[indices]), pixels=np.zeros_like(drawn.pixels))
+    for (one, targets), (other, same_targets) in zip(source.epoch(1), held.epoch(1), strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(targets, same_targets)
+
+
+def test_pictures_lie_on_the_device_where_they_fit() -> None:
+    drawn, indices = Drawn(count=90), np.array([7, 3, 88])
+    size = 3 * 8 * 8 * 3
+    held = resident(drawn.pixels, indices, CPU, free=2 * size)
+    assert held is not None
+    np.testing.assert_array_equal(held.numpy(), drawn.pixels[indices])
+    assert resident(drawn.pixels, indices, CPU, free=2 * size - 1) is None
+    assert resident(drawn.pixels, indices, CPU) is None, "a processor has them in memory already"
+
+
 def test_plain_batches_are_the_pictures_in_order() -> None:
     drawn = Drawn()
     indices = np.array([5, 1, 30, 5, 2])
@@ -130,3 +165,21 @@ def test_a_constant_channel_can_be_divided_by() -> None:
     mean, std = channel_statistics(np.full((4, 3, 3, 3), 200, dtype=np.uint8), np.arange(4))
     assert mean == (200.0,) * 3
     assert std == (1.0,) * 3
+
+
+def test_flips_alternate_from_epoch_to_epoch() -> None:
+    slope = np.broadcast_to(np.arange(4, dtype=np.uint8)[None, None, :, None], (40, 4, 4, 3))  # bright on the right
+    made = batches(pixels=slope, labels=np.zeros(40, np.int64), indices=np.arange(40), augmentation=Augmentation(True))
+    made = replace(made, batch_size=40)
+
+    def mirrored(epoch: int, source: Batches = made) -> list[int]:
+        """Which pictures, by their place in the data, are shown the other way round."""
+        order = source._order(np.random.default_rng([source.seed, epoch]))
+        (views, _), *_ = source.epoch(epoch)
+        return sorted(int(order[place]) for place, view in enumerate(views) if view[0, 0, 0] > view[0, 0, -1])
+
+    first, second = mirrored(1), mirrored(2)
+    assert sorted(first + second) == list(range(40))  # each picture one way in one epoch, the other way in the next
+    assert mirrored(3) == first
+    assert 8 < len(first) < 32
+    assert mirrored(1, replace(made, seed=1)) != first

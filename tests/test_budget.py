@@ -111,7 +111,7 @@ def simulate(machine: Machine, *, budget: float, steps_an_epoch: int, measured: 
             time.now += machine.step * machine.slowness(state.elapsed / budget)
             state.plan.advance()
             state.step += 1
-            clock.step_done(0.0, 0.0, 16)
+            clock.step_done()
             progress.append(state.plan.progress)
         time.now += machine.validation * machine.slowness(state.elapsed / budget)
         state.epoch, state.step = state.epoch + 1, 0
@@ -171,3 +171,13 @@ def test_checkpoints_fall_due_by_the_clock() -> None:
     for time.now in (51.0, 64.9, 65.0, 66.0, 79.9, 80.1):
         due.append(clock.checkpoint_due())
     assert due == [False, False, True, False, False, True]
+
+
+def test_looks_fall_due_by_the_clock() -> None:
+    time = FakeTime(50.0)
+    clock = Clock(training().state(), Speed(1.0, 4.0), look_seconds=1.0, now=time)
+    due = []
+    for time.now in (50.5, 51.0, 51.9, 52.1):
+        due.append(clock.look_due())
+    assert due == [False, True, False, True]
+    assert Clock(training().state(), Speed(1.0, 4.0), now=time).look_due(), "without an interval, each time"

@@ -18,20 +18,21 @@ from training import CPU
 
 
 @pytest.mark.parametrize(
-    ("image_size", "stride", "widths"),
+    ("image_size", "stem", "widths"),
     [
-        (8, 1, (64, 128)),
-        (16, 1, (64, 128)),
-        (32, 1, (64, 128, 256)),
-        (64, 1, (64, 128, 256, 256)),
-        (65, 2, (64, 128, 256)),
-        (128, 2, (64, 128, 256, 256)),
-        (224, 2, (64, 128, 256, 256, 256)),
+        (8, "convolution", (64, 256)),
+        (15, "convolution", (64, 256)),
+        (16, "whitening", (64, 256)),
+        (32, "whitening", (64, 256, 256)),
+        (64, "whitening", (64, 256, 256, 256)),
+        (65, "convolution", (64, 128, 256)),
+        (128, "convolution", (64, 128, 256, 256)),
+        (224, "convolution", (64, 128, 256, 256, 256)),
     ],
 )
-def test_depth_follows_the_picture(image_size: int, stride: int, widths: tuple[int, ...]) -> None:
+def test_depth_follows_the_picture(image_size: int, stem: str, widths: tuple[int, ...]) -> None:
     architecture = cnn.design(image_size=image_size, classes=10, pictures=50_000)
-    assert (architecture.stem_stride, architecture.widths) == (stride, widths)
+    assert (architecture.stem, architecture.widths) == (stem, widths)
 
 
 def test_width_follows_the_data_and_the_wish() -> None:
@@ -39,44 +40,57 @@ def test_width_follows_the_data_and_the_wish() -> None:
     many = cnn.design(image_size=32, classes=10, pictures=45_000)
     double = cnn.design(image_size=32, classes=10, pictures=45_000, width=2)
     assert few.widths == (64, 128, 128)
-    assert many.widths == (64, 128, 256)
-    assert double.widths == (128, 256, 512)
-    assert double.stem_width == 2 * many.stem_width == 64
+    assert many.widths == (64, 256, 256)
+    assert double.widths == (128, 512, 512)
+    assert double.stem_width == many.stem_width == 24  # whatever a 2×2 patch holds, and its negative
+    photos = [cnn.design(image_size=128, classes=10, pictures=45_000, width=width) for width in (1, 2)]
+    assert [photo.stem_width for photo in photos] == [32, 64]
 
 
 @settings(max_examples=6, deadline=None)
-@given(size=st.integers(8, 224), width=st.sampled_from([0.05, 0.125, 0.3]), classes=st.integers(2, 7))
-def test_any_size_trains_and_answers_for_every_class(size: int, width: float, classes: int) -> None:
-    network = cnn.build(cnn.design(image_size=size, classes=classes, pictures=100, width=width))
-    answer = network(torch.rand(2, 3, size, size) * 255)  # in training mode, where normalisation needs some values
+@given(
+    size=st.integers(8, 224),
+    width=st.sampled_from([0.05, 0.125, 0.3]),
+    classes=st.integers(2, 7),
+    convolutions=st.integers(2, 4),
+)
+def test_any_size_trains_and_answers_for_every_class(size: int, width: float, classes: int, convolutions: int) -> None:
+    network = cnn.build(
+        cnn.design(image_size=size, classes=classes, pictures=100, width=width, convolutions=convolutions)
+    )
+    pictures = torch.rand(2, 3, size, size) * 255
+    cnn.fit_whitening(network, [pictures])
+    answer = network(pictures)  # in training mode, where normalisation needs some values
     assert answer.shape == (2, classes)
     answer.sum().backward()
-    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters())
+    learned = [p for p in network.parameters() if p.requires_grad]
+    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in learned)
     assert all(p.shape[0] % 8 == 0 for p in network.parameters() if p.ndim == 4)
 
 
 def test_layer_table_against_hand_computed_numbers() -> None:
-    architecture = cnn.Architecture(image_size=16, classes=5, stem_width=8, stem_stride=1, widths=(16, 24), dropout=0.1)
+    architecture = cnn.Architecture(
+        image_size=16, classes=5, stem="whitening", stem_width=24, widths=(16, 24), convolutions=2, dropout=0.1
+    )
     rows = {row.name: row for row in summarise(cnn.build(architecture), 16)}
     by_hand = {  # name: (output shape, parameters, multiply-adds)
         "normalise": ((3, 16, 16), 0, 0),
-        "stem.0": ((8, 16, 16), 8 * 27, 8 * 27 * 256),
-        "stem.1": ((8, 16, 16), 16, 0),
-        "stem.2": ((8, 16, 16), 0, 0),
-        "stage1.0": ((16, 16, 16), 16 * 72, 16 * 72 * 256),
-        "stage1.1": ((16, 8, 8), 0, 0),
-        "stage1.2": ((16, 8, 8), 32, 0),
-        "stage1.3": ((16, 8, 8), 0, 0),
-        "stage1.4": ((16, 8, 8), 16 * 144, 16 * 144 * 64),
-        "stage1.5": ((16, 8, 8), 32, 0),
-        "stage1.6": ((16, 8, 8), 0, 0),
-        "stage2.0": ((24, 8, 8), 24 * 144, 24 * 144 * 64),
-        "stage2.1": ((24, 4, 4), 0, 0),
-        "stage2.2": ((24, 4, 4), 48, 0),
-        "stage2.3": ((24, 4, 4), 0, 0),
-        "stage2.4": ((24, 4, 4), 24 * 216, 24 * 216 * 16),
-        "stage2.5": ((24, 4, 4), 48, 0),
-        "stage2.6": ((24, 4, 4), 0, 0),
+        "stem.0": ((24, 15, 15), 24 * 12, 24 * 12 * 225),
+        "stem.1": ((24, 15, 15), 0, 0),
+        "stage1.down.0": ((16, 15, 15), 16 * 216, 16 * 216 * 225),
+        "stage1.down.1": ((16, 7, 7), 0, 0),
+        "stage1.down.2": ((16, 7, 7), 32, 0),
+        "stage1.down.3": ((16, 7, 7), 0, 0),
+        "stage1.rest.0": ((16, 7, 7), 16 * 144, 16 * 144 * 49),
+        "stage1.rest.1": ((16, 7, 7), 32, 0),
+        "stage1.rest.2": ((16, 7, 7), 0, 0),
+        "stage2.down.0": ((24, 7, 7), 24 * 144, 24 * 144 * 49),
+        "stage2.down.1": ((24, 3, 3), 0, 0),
+        "stage2.down.2": ((24, 3, 3), 48, 0),
+        "stage2.down.3": ((24, 3, 3), 0, 0),
+        "stage2.rest.0": ((24, 3, 3), 24 * 216, 24 * 216 * 9),
+        "stage2.rest.1": ((24, 3, 3), 48, 0),
+        "stage2.rest.2": ((24, 3, 3), 0, 0),
         "pool": ((24, 1, 1), 0, 0),
         "flatten": ((24,), 0, 0),
         "dropout": ((24,), 0, 0),
@@ -86,12 +100,59 @@ def test_layer_table_against_hand_computed_numbers() -> None:
     assert list(rows) == list(by_hand)  # in the order in which they run
 
 
+def test_whitening_makes_patches_uncorrelated() -> None:
+    random = np.random.default_rng(0)
+    smooth = np.cumsum(np.cumsum(random.normal(size=(64, 3, 20, 20)), axis=2), axis=3)  # neighbours are alike
+    pictures = torch.from_numpy(smooth - smooth.mean()).float()
+    network = cnn.build(cnn.design(image_size=20, classes=2, pictures=64), std=(float(smooth.std()),) * 3)
+    assert not network.get_submodule("stem.0").weight.any()
+    cnn.fit_whitening(network, pictures.split(10))  # a few pictures at a time
+    responses = network.get_submodule("stem.0")(network.get_submodule("normalise")(pictures))
+    first = responses[:, :12].detach().permute(1, 0, 2, 3).reshape(12, -1).double()
+    covariance = first @ first.T / first.shape[1]
+    diagonal = covariance.diagonal()
+    assert (covariance - torch.diag(diagonal)).abs().max() < 0.01
+    assert diagonal.max() <= 1.0001
+    assert (diagonal > 0.5).sum() >= 6  # the rest varies less than the floor of the variances
+    torch.testing.assert_close(responses[:, 12:], -responses[:, :12])
+
+
+def test_whitening_of_grey_pictures_is_finite() -> None:
+    pictures = torch.rand(8, 1, 16, 16).expand(-1, 3, -1, -1) * 255  # only 4 of 12 directions vary
+    network = cnn.build(cnn.design(image_size=16, classes=2, pictures=8))
+    cnn.fit_whitening(network, [pictures])
+    assert network(pictures).isfinite().all()
+
+
+def test_other_stems_are_left_alone_by_whitening() -> None:
+    network = cnn.build(cnn.design(image_size=8, classes=2, pictures=8))
+    before = network.get_submodule("stem.0").weight.clone()
+    cnn.fit_whitening(network, [torch.rand(8, 3, 8, 8)])
+    assert torch.equal(network.get_submodule("stem.0").weight, before)
+
+
+def test_filters_begin_as_the_identity() -> None:
+    network = cnn.build(cnn.design(image_size=32, classes=10, pictures=50_000))
+    filters = network.get_submodule("stage1.down.0").weight  # (64, 24, 3, 3)
+    features = torch.rand(1, 24, 9, 9)
+    torch.testing.assert_close(torch.nn.functional.conv2d(features, filters, padding=1)[:, :24], features)
+    assert filters[24:].std() > 0  # the others look for something
+
+
+def test_three_convolutions_have_a_way_around_them() -> None:
+    torch.manual_seed(0)
+    two, three = (cnn.Stage(4, 8, convolutions).eval() for convolutions in (2, 3))
+    features = torch.rand(2, 4, 6, 6)
+    torch.testing.assert_close(two(features), two.rest(two.down(features)))
+    torch.testing.assert_close(three(features), three.rest(three.down(features)) + three.down(features))
+
+
 def test_photos_are_halved_by_the_stem() -> None:
     network = cnn.build(cnn.design(image_size=97, classes=2, pictures=100, width=0.25))
     rows = {row.name: row for row in summarise(network, 97)}
     assert rows["stem.0"].output_shape[1:] == (49, 49)
     assert rows["stem.0"].multiply_adds == 8 * 27 * 49 * 49
-    assert rows["stage1.1"].output_shape[1:] == (24, 24)
+    assert rows["stage1.down.1"].output_shape[1:] == (24, 24)
 
 
 def test_summary_leaves_the_network_as_it_was() -> None:

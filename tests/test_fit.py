@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from darkroom.data.batches import Batches
 from darkroom.errors import TrainingError, TrainingStoppedError
+from darkroom.training.budget import plan_epochs
 from darkroom.training.display import Display, clock
 from darkroom.training.fit import Validation, forward_backward
 from darkroom.training.state import State, averaged, restore
@@ -38,7 +42,7 @@ def gradients(
     net = net or plain_network()
     settings = replace(training().settings, accumulate=accumulate, label_smoothing=smoothing)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
-    loss, correct = forward_backward(net, optimiser, *example(), settings, FP32, weights)
+    loss, correct = forward_backward(net, optimiser, *example(), settings, FP32, weights).tolist()
     return loss, correct, [p.grad for p in net.parameters() if p.grad is not None]
 
 
@@ -202,20 +206,101 @@ def assert_one_line(error: BaseException, *parts: str) -> None:
     assert all(part in text for part in parts), text
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
+def test_a_loss_that_is_not_finite_ends_it_and_is_kept_nowhere() -> None:
     made = training(learning_rate=0.3)
     state = made.state()
     with torch.no_grad():
         dict(state.network.named_parameters())["head.bias"][0] = math.nan
-    before = {name: p.detach().clone() for name, p in state.network.named_parameters() if name != "head.bias"}
     keeper = Forgetful()
     with pytest.raises(TrainingError) as caught:
         made.fit(state, keeper, checkpoint_seconds=0.0)
     assert_one_line(caught.value, "not finite in epoch 1, step 1", "--learning-rate 0.1 ", "--precision fp32")
-    after = dict(state.network.named_parameters())
-    assert all(torch.equal(before[name], after[name]) for name in before)
     assert keeper.saves == 0
     assert state.best.epoch == 0
+    assert state.history == []
+
+
+class Poisoning(Display):
+    """Puts a number that is none into the network after a step whose loss was fine."""
+
+    def __init__(self, state: State, after: int, where: str) -> None:
+        super().__init__(None)
+        self.state, self.after, self.where = state, after, where
+
+    def step(self, **_: Any) -> None:
+        if self.state.plan.done == self.after:
+            momenta = [kept["momentum_buffer"] for kept in self.state.optimiser.state.values()]
+            average = self.state.average
+            assert average is not None
+            of = {
+                "weights": [*self.state.network.parameters()],
+                "momenta": momenta,
+                "averages": [*average.parameters()],
+            }
+            with torch.no_grad():
+                of[self.where][-1].view(-1)[0] = math.nan
+
+
+@pytest.mark.parametrize("where", ["weights", "momenta", "averages"])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, where: str) -> None:
+    made = training(epochs=3, ema_decay=0.9)
+    state, keeper = made.state(), Hoarder(tmp_path)
+    with pytest.raises(TrainingError) as caught:
+        made.fit(state, keeper, display=Poisoning(state, 3, where), checkpoint_seconds=0.0)
+    assert_one_line(caught.value, "the weights are not finite after 3 steps", "--learning-rate", "--precision fp32")
+    assert keeper.saves == 3  # two steps and a validation
+    again = made.state()
+    restore(again, keeper.paths[-1])
+    assert again.is_finite()
+    assert made.fit(again).finished
+
+
+@pytest.mark.parametrize("look_seconds", [0.0, 1e9])
+def test_looking_less_often_changes_nothing_but_when_it_is_noticed(look_seconds: float) -> None:
+    made = training(epochs=3)
+    looked = made.fit(made.state(), look_seconds=look_seconds)
+    assert same_weights(looked.network.state_dict(), made.fit(made.state()).network.state_dict())
+    state = made.state()
+    with torch.no_grad():
+        dict(state.network.named_parameters())["head.bias"][0] = math.nan
+    keeper = Forgetful()
+    with pytest.raises(TrainingError, match=f"not finite in epoch 1, step {1 if look_seconds == 0 else 2}"):
+        made.fit(state, keeper, look_seconds=look_seconds)
+    assert keeper.saves == 0
+
+
+class Reads(TorchDispatchMode):
+    """Counts values read from tensors, for which a processor would have to wait for its accelerator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def reads(*, steps: int, look_seconds: float) -> int:
+    """Of a training of one epoch whose batches are there already."""
+    made = training(epochs=1, mixup=0.0, cutmix=0.0)
+    batch = next(made.batches.epoch(1))
+
+    class Prepared(Batches):
+        def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+            yield from [batch] * steps
+
+    made.plan = plan_epochs(1, steps_an_epoch=steps)
+    state, batches = made.state(), Prepared(**vars(made.batches))
+    with Reads() as counter:
+        made.fit(state, batches=batches, look_seconds=look_seconds)
+    assert state.plan.done == steps
+    return counter.count
+
+
+def test_no_step_reads_anything_from_the_device() -> None:
+    assert reads(steps=3, look_seconds=1e9) == reads(steps=30, look_seconds=1e9)
+    assert reads(steps=30, look_seconds=0.0) - reads(steps=3, look_seconds=0.0) == 27 * 2  # loss shown, sum checked
 
 
 def test_a_validation_that_is_not_finite_never_becomes_the_best() -> None:

@@ -1,6 +1,8 @@
 """Arithmetic is chosen by measuring; the measurements here are fakes."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -111,3 +113,45 @@ def test_bf16_needs_a_compiled_in_library(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(machine.supports_bf16(CPU), bool)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert machine.supports_bf16(CPU) is False
+
+
+@pytest.mark.parametrize(("alone", "chosen"), [(0.5, 1), (0.9, 3), (2.0, 3)])
+def test_one_thread_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyPatch, alone: float, chosen: int) -> None:
+    def fake(network: nn.Module, batch: object, arithmetic: Arithmetic) -> float:
+        return alone if torch.get_num_threads() == 1 else 1.0
+
+    monkeypatch.setattr(machine, "_step_seconds", fake)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert machine.choose_threads(network(), batch(), FP32) == chosen
+        assert torch.get_num_threads() == chosen
+    finally:
+        torch.set_num_threads(before)
+
+
+FAULTS = """
+import resource, sys, torch
+from darkroom.training.machine import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+for round in range(20):
+    tensors = [torch.zeros(size, 2**20) for size in (3, 5, 7)]
+    if round == 4:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    del tensors
+print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's options, so Linux only")
+def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
+    kept, faults = page_faults("keep")
+    if not kept:
+        pytest.skip("this C library has no mallopt")
+    assert faults < page_faults("return")[1] / 10
+
+
+def page_faults(what: str) -> tuple[int, int]:
+    result = subprocess.run([sys.executable, "-c", FAULTS, what], capture_output=True, text=True, check=True)
+    kept, faults = result.stdout.split()
+    return int(kept), int(faults)

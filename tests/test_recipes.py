@@ -13,10 +13,11 @@ from darkroom.data.manifest import Manifest, Row
 from darkroom.preprocess import Preprocessing
 from darkroom.training.budget import plan_epochs
 from darkroom.training.recipes import RECIPES, Settings, complete
-from darkroom.training.train import _after_planning, _class_weights
+from darkroom.training.settle import _after_planning
+from darkroom.training.train import _class_weights
 
 
-@pytest.mark.parametrize(("size", "recipe"), [(8, "small"), (64, "small"), (65, "photo"), (224, "photo")])
+@pytest.mark.parametrize(("size", "recipe"), [(8, "quick"), (64, "quick"), (65, "photo"), (224, "photo")])
 def test_auto_follows_the_size(size: int, recipe: str) -> None:
     assert complete(TrainConfig(), image_size=size, pictures=5000).recipe == recipe
 
@@ -24,7 +25,7 @@ def test_auto_follows_the_size(size: int, recipe: str) -> None:
 def test_a_named_recipe_wins_over_the_size() -> None:
     photo = complete(TrainConfig(recipe="photo"), image_size=32, pictures=5000)
     assert (photo.recipe, photo.augmentation.crop_scale) == ("photo", RECIPES["photo"]["crop_scale"])
-    assert complete(TrainConfig(recipe="small"), image_size=224, pictures=5000).augmentation.crop_scale == 1
+    assert complete(TrainConfig(recipe="quick"), image_size=224, pictures=5000).augmentation.crop_scale == 1
 
 
 GIVEN = TrainConfig(
@@ -41,6 +42,7 @@ GIVEN = TrainConfig(
     ema_decay=0.0,
     patience=1,
     width=0.5,
+    convolutions=3,
     dropout=0.0,
     flip=False,
     translate=0,
@@ -89,7 +91,7 @@ def test_tiny_signs_are_not_mirrored() -> None:
     assert complete(TrainConfig(), image_size=128, pictures=1000).augmentation.flip
 
 
-@pytest.mark.parametrize("recipe", ["small", "photo"])
+@pytest.mark.parametrize("recipe", ["quick", "photo"])
 def test_each_optimiser_has_a_rate_of_its_own(recipe: str) -> None:
     rates = {
         name: complete(TrainConfig(recipe=recipe, optimiser=name), image_size=32, pictures=5000).learning_rate  # type: ignore[arg-type]

@@ -352,7 +352,7 @@ def test_killed_after_the_last_checkpoint(case: Case, tmp_path: Path, weights_wr
 def test_killed_between_history_and_checkpoint(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "run")
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("darkroom.training.state.save", broken)

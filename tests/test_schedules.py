@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from darkroom.config import Schedule
 from darkroom.training.schedules import LearningRate, cosine, one_cycle
 
-EVERY: tuple[Schedule, ...] = ("one-cycle", "cosine", "plateau")
+EVERY: tuple[Schedule, ...] = ("linear", "one-cycle", "cosine", "plateau")
 
 
 @pytest.mark.parametrize(("progress", "factor"), [(0, 0), (0.1, 0.5), (0.2, 1), (0.6, 0.5), (0.9, 0.125), (1, 0)])
 def test_one_cycle(progress: float, factor: float) -> None:
     assert one_cycle(progress) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("progress", "factor"), [(0, 1), (0.25, 0.75), (1, 0)])
+def test_linear(progress: float, factor: float) -> None:
+    assert LearningRate("linear").factor(progress) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,15 @@ class Augmentation:
 NONE = Augmentation()
 
 
-def augment(pixels: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
-    """Views of uint8 pictures (N, H, W, 3) as float (N, 3, H, W) of 0 to 255 in channels_last memory."""
+def augment(
+    pixels: Tensor, augmentation: Augmentation, generator: Generator, *, mirrored: Tensor | None = None
+) -> Tensor:
+    """Views of uint8 pictures (N, H, W, 3) as float (N, 3, H, W) of 0 to 255 in channels_last memory.
+
+    `mirrored` (N,) says which pictures a flip turns; they are drawn by a fair coin when it is not given.
+    """
     if augmentation.flip or augmentation.translate:
-        pixels = _mirror_and_translate(pixels, augmentation, generator)
+        pixels = _mirror_and_translate(pixels, augmentation, generator, mirrored)
     views = pixels.permute(0, 3, 1, 2).float()  # NHWC bytes are NCHW in channels_last: no copy but the cast
     if augmentation.crop_scale < 1:
         views = random_resized_crop(views, augmentation.crop_scale, generator)
@@ -41,13 +46,16 @@ def augment(pixels: Tensor, augmentation: Augmentation, generator: Generator) ->
     return views
 
 
-def _mirror_and_translate(pixels: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+def _mirror_and_translate(
+    pixels: Tensor, augmentation: Augmentation, generator: Generator, mirrored: Tensor | None
+) -> Tensor:
     count, height, width, _ = pixels.shape
     rows = _reflected(_shifts(count, min(augmentation.translate, height - 1), generator), height)  # (N, H)
     columns = _reflected(_shifts(count, min(augmentation.translate, width - 1), generator), width)  # (N, W)
     if augmentation.flip:
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+        if mirrored is None:
+            mirrored = torch.rand(count, generator=generator) < 0.5
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     picture = torch.arange(count)[:, None, None]
     flat = (picture * height + rows[:, :, None]) * width + columns[:, None, :]  # (N, H, W)
     gathered = pixels.reshape(-1, pixels.shape[3])[flat.reshape(-1).to(pixels.device)]

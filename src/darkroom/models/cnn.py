@@ -2,26 +2,39 @@
 
     picture (3, S, S), values 0 to 255
       normalise   subtract the channel mean of the training pictures, divide by their standard deviation
-      stem        3×3 convolution, batch normalisation, GELU; photos above 64 pixels are halved here
-      stage × D   3×3 convolution, 2×2 max pooling, normalisation, GELU, 3×3 convolution, normalisation, GELU
+      stem        what looks at the pixels first, one of
+                    whitening    a fixed 2×2 convolution that makes patches of training pictures uncorrelated, GELU
+                    convolution  3×3 convolution, batch normalisation, GELU; photos above 64 pixels are halved here
+      stage × D   3×3 convolution, 2×2 max pooling, normalisation, GELU, then more 3×3 convolutions with the same
       pool        largest activation of each channel
       head        dropout, fully connected layer -> logits (K,)
 
 Depth follows the picture: stages halve it until 4 pixels or fewer are left. Width follows the data: fewer channels for
-a few hundred pictures than for tens of thousands. Pooling *before* the normalisation, and two convolutions a stage, are
-the layout of K. Jordan's CIFAR-10 speed records (arXiv 2404.00498), which buys most accuracy for a multiply-add.
+a few hundred pictures than for tens of thousands. Pooling *before* the normalisation, the whitening stem, filters that
+start as identities, and normalisation without a scale are the layout of K. Jordan's CIFAR-10 speed records
+(arXiv 2404.00498), which buys most accuracy for a multiply-add.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALL_PICTURE = 64
 """Largest side in pixels that the stem keeps at full resolution."""
+
+WHITENED_FROM = 16
+"""Smallest side in pixels with a whitening stem, which takes a row and a column away."""
+
+WHITENING_PICTURES = 5000
+WHITENING_FLOOR = 5e-4
+"""Added to the variances of patches (1 for a normalised pixel), so that what never varies is not blown up."""
+
+Stem = Literal["whitening", "convolution"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +43,10 @@ class Architecture:
 
     image_size: int
     classes: int
+    stem: Stem
     stem_width: int
-    stem_stride: int
     widths: tuple[int, ...]
+    convolutions: int
     dropout: float
 
     def to_json(self) -> dict[str, Any]:
@@ -45,20 +59,33 @@ class Architecture:
         return cls(**{**content, "widths": tuple(content["widths"])})
 
 
-def design(*, image_size: int, classes: int, pictures: int, width: float = 1.0, dropout: float = 0.0) -> Architecture:
-    """Choose depth and width from the size of the pictures and how many there are to train on."""
-    stride = 1 if image_size <= SMALL_PICTURE else 2
-    side = -(-image_size // stride)
+def design(
+    *,
+    image_size: int,
+    classes: int,
+    pictures: int,
+    width: float = 1.0,
+    convolutions: int = 2,
+    dropout: float = 0.0,
+) -> Architecture:
+    """Choose depth and width from the size of the pictures and how many there are to train on.
+
+    `width` is a factor on all channels, `convolutions` the number of them in each stage.
+    """
+    small = image_size <= SMALL_PICTURE
+    side, growth = (image_size, 4) if small else (-(-image_size // 2), 2)  # wide early where that is still cheap
     widths: list[int] = []
     while side > 4 or len(widths) < 2:
         side //= 2
-        widths.append(_channels(64 * 2 ** len(widths), pictures, width))
+        widths.append(_channels(64 * growth ** len(widths), pictures, width))
+    whitened = small and image_size >= WHITENED_FROM
     return Architecture(
         image_size=image_size,
         classes=classes,
-        stem_width=max(8, round(32 * width / 8) * 8),
-        stem_stride=stride,
+        stem="whitening" if whitened else "convolution",
+        stem_width=24 if whitened else max(8, round(32 * width / 8) * 8),
         widths=tuple(widths),
+        convolutions=convolutions,
         dropout=dropout,
     )
 
@@ -84,39 +111,92 @@ class Normalise(nn.Module):
         return (pictures - self.mean) / self.std
 
 
+class Stage(nn.Module):
+    """Convolution, pooling, normalisation, GELU; then convolutions at the lower resolution, around which a third
+    convolution brings a shortcut."""
+
+    def __init__(self, channels: int, width: int, convolutions: int) -> None:
+        super().__init__()
+        self.down = nn.Sequential(_convolution(channels, width), nn.MaxPool2d(2), _normalisation(width), nn.GELU())
+        layers: list[nn.Module] = []
+        for _ in range(convolutions - 1):
+            layers += [_convolution(width, width), _normalisation(width), nn.GELU()]
+        self.rest = nn.Sequential(*layers)
+        self.shortcut = convolutions > 2
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, width, H // 2, W // 2)."""
+        features = self.down(features)
+        result: Tensor = self.rest(features)
+        return result + features if self.shortcut else result
+
+
 def build(
     architecture: Architecture, *, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (255, 255, 255)
 ) -> nn.Sequential:
-    """A new network, (N, 3, S, S) float of 0 to 255 -> logits (N, K), with weights from torch's global generator."""
+    """A new network, (N, 3, S, S) float of 0 to 255 -> logits (N, K), with weights from torch's global generator.
+
+    A whitening stem is zero until `fit_whitening` sets it.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean, std))
     layers["stem"] = _stem(architecture)
     channels = architecture.stem_width
     for number, width in enumerate(architecture.widths, start=1):
-        layers[f"stage{number}"] = _stage(channels, width)
+        layers[f"stage{number}"] = Stage(channels, width, architecture.convolutions)
         channels = width
     layers["pool"] = nn.AdaptiveMaxPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["dropout"] = nn.Dropout(architecture.dropout)
-    layers["head"] = nn.Linear(channels, architecture.classes)
+    layers["head"] = _head(channels, architecture.classes)
     return nn.Sequential(layers)
 
 
 def _stem(architecture: Architecture) -> nn.Sequential:
-    width, stride = architecture.stem_width, architecture.stem_stride
-    return nn.Sequential(_convolution(3, width, stride=stride), nn.BatchNorm2d(width), nn.GELU())
+    width = architecture.stem_width
+    if architecture.stem == "whitening":
+        convolution = nn.Conv2d(3, width, 2, bias=False)
+        nn.init.zeros_(convolution.weight.requires_grad_(False))
+        return nn.Sequential(convolution, nn.GELU())
+    stride = 1 if architecture.image_size <= SMALL_PICTURE else 2
+    return nn.Sequential(nn.Conv2d(3, width, 3, stride=stride, padding=1, bias=False), _normalisation(width), nn.GELU())
 
 
-def _stage(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        _convolution(channels, width),
-        nn.MaxPool2d(2),
-        nn.BatchNorm2d(width),
-        nn.GELU(),
-        _convolution(width, width),
-        nn.BatchNorm2d(width),
-        nn.GELU(),
-    )
+def _convolution(channels: int, width: int) -> nn.Conv2d:
+    """3×3; the first filters begin as the identity, so that the picture reaches the last stage from the first step."""
+    convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    nn.init.dirac_(convolution.weight.data[:channels])
+    return convolution
 
 
-def _convolution(channels: int, width: int, *, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+def _normalisation(width: int) -> nn.BatchNorm2d:
+    """Without a scale, since the next layer has one; statistics of the last few batches, which averaging smooths."""
+    normalisation = nn.BatchNorm2d(width, momentum=0.6)
+    normalisation.weight.requires_grad_(False)
+    return normalisation
+
+
+def _head(channels: int, classes: int) -> nn.Linear:
+    head = nn.Linear(channels, classes)
+    nn.init.normal_(head.weight, std=1 / channels)  # small logits at first, whatever the width
+    nn.init.zeros_(head.bias)
+    return head
+
+
+@torch.no_grad()
+def fit_whitening(network: nn.Module, pictures: Iterable[Tensor]) -> None:
+    """Set a whitening stem from batches of training pictures (N, 3, S, S), 0 to 255; other stems stay as they are.
+
+    The filters are the principal components of 2×2 patches, scaled to unit variance, and their negatives, so that the
+    activation behind them loses nothing.
+    """
+    normalise, convolution = network.get_submodule("normalise"), network.get_submodule("stem.0")
+    if not isinstance(convolution, nn.Conv2d) or convolution.weight.requires_grad:
+        return
+    count, covariance = 0, torch.zeros(12, 12, dtype=torch.float64)
+    for batch in pictures:
+        patches = F.unfold(normalise(batch.cpu()), 2).transpose(1, 2).reshape(-1, 12).double()  # (N · (S-1)², 12)
+        covariance += patches.T @ patches
+        count += len(patches)
+    variances, components = torch.linalg.eigh(covariance / count)
+    filters = (components / (variances + WHITENING_FLOOR).sqrt()).T.reshape(12, 3, 2, 2)
+    convolution.weight.copy_(torch.cat([filters, -filters]))

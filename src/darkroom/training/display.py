@@ -43,7 +43,7 @@ class Display:
 @contextmanager
 def live() -> Iterator[Display]:
     """A display for the length of a training."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.quiet:
         yield Display(None)
         return
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[detail]}"))

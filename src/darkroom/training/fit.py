@@ -22,12 +22,16 @@ from darkroom.errors import TrainingError, TrainingStoppedError
 from darkroom.models.inference import logits_of
 from darkroom.training.budget import UNMEASURED, Speed
 from darkroom.training.display import Display
+from darkroom.training.distributed import ALONE, Team
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import Settings
 from darkroom.training.state import Best, State, Sums
 
 CHECKPOINT_SECONDS = 15.0
 """Least time between checkpoints; what is lost with a killed process is computed again, to the same bits."""
+
+LOOK_SECONDS = 1.0
+"""Least time between two looks at the loss on an accelerator, each of which waits for it."""
 
 
 class Keeper(Protocol):
@@ -48,12 +52,19 @@ class Validation:
     labels: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int64]
 
-    def score(self, state: State, arithmetic: Arithmetic, device: torch.device) -> tuple[float, float]:
-        """Accuracy and log loss of the network whose predictions count."""
-        logits = logits_of(state.validated, self.pixels, self.indices, device=device, bf16=arithmetic.bf16)
-        scores, labels = torch.from_numpy(logits), torch.from_numpy(self.labels[self.indices])
-        accuracy = (scores.argmax(1) == labels).float().mean().item()
-        return accuracy, F.cross_entropy(scores, labels).item()
+    def score(
+        self, state: State, arithmetic: Arithmetic, device: torch.device, team: Team = ALONE
+    ) -> tuple[float, float]:
+        """Accuracy and log loss of the network whose predictions count; each process looks at its part."""
+        part = np.array_split(self.indices, team.size)[team.rank]
+        correct, loss = 0.0, 0.0
+        if len(part):
+            logits = logits_of(state.validated, self.pixels, part, device=device, bf16=arithmetic.bf16)
+            scores, labels = torch.from_numpy(logits), torch.from_numpy(self.labels[part])
+            correct = (scores.argmax(1) == labels).sum().item()
+            loss = F.cross_entropy(scores.double(), labels, reduction="sum").item()
+        correct, loss = team.sum_numbers(correct, loss)
+        return correct / len(self.indices), loss / len(self.indices)
 
 
 def fit(
@@ -66,40 +77,49 @@ def fit(
     class_weights: Tensor | None,
     keeper: Keeper,
     display: Display,
+    team: Team = ALONE,
     speed: Speed = UNMEASURED,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    look_seconds: float = 0.0,
 ) -> None:
     """Train `state` to the end of its plan or patience; afterwards `state.best` holds the chosen weights.
 
+    Nothing of a step is read back from the device, which can so work ahead; every `look_seconds` the loss is.
+
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or the weights are not finite, or a process of the team was lost.
         TrainingStoppedError: the user stopped it; `keeper` has saved the state, between two steps.
     """
-    clock = Clock(state, speed, checkpoint_seconds=checkpoint_seconds)
+    clock = Clock(state, speed, checkpoint_seconds=checkpoint_seconds, look_seconds=look_seconds)
     with stop_requests() as stop:
         while not state.finished:
             state.network.train()
             for pictures, targets in batches.epoch(state.epoch, start=state.step):
                 if state.step >= state.plan.steps_in(state.epoch):
                     break
+                whole = batches.pictures_in(state.step)
                 set_learning_rate(state)
-                loss, correct = forward_backward(
-                    state.network, state.optimiser, pictures, targets, settings, arithmetic, class_weights
+                totals = forward_backward(
+                    state.network, state.optimiser, pictures, targets, settings, arithmetic, class_weights, whole=whole
                 )
-                if not math.isfinite(loss):
-                    raise TrainingError(non_finite(f"epoch {state.epoch}, step {state.step + 1}", settings))
+                loss, correct = team.sum_gradients(state.network, totals)
                 state.optimiser.step()
                 if state.average is not None:
                     state.average.update_parameters(state.network)
                 state.plan.advance()
                 state.step += 1
-                clock.step_done(loss, correct, len(pictures))
-                show_step(display, state, clock, loss, len(pictures))
-                keep(state, keeper, clock, stop)
-            accuracy, loss = validation.score(state, arithmetic, batches.device)
-            if not math.isfinite(loss):
-                raise TrainingError(non_finite(f"the validation of epoch {state.epoch}", settings))
-            finish_epoch(state, clock, accuracy=accuracy, loss=loss)
+                state.sums.add(loss, correct, whole)
+                clock.step_done()
+                if clock.look_due():
+                    look(state, display, clock, settings, loss=loss.item(), pictures=whole)
+                keep(state, keeper, clock, stop, team, settings)
+            require_finite_loss(state, settings)
+            state.sums.seconds += clock.stamp()  # the device has caught up
+            accuracy, log_loss = validation.score(state, arithmetic, batches.device, team)
+            if not math.isfinite(log_loss):
+                where = f"the validation of epoch {state.epoch}"
+                raise TrainingError(non_finite(f"the loss is not finite in {where}", settings))
+            finish_epoch(state, clock, accuracy=accuracy, loss=log_loss)
             keeper.report(state.history[-1])
             improved = state.best.epoch == state.epoch - 1
             display.epoch(
@@ -109,7 +129,7 @@ def fit(
                 last=state.finished,
                 seconds_left=clock.seconds_left(),
             )
-            keep(state, keeper, clock, stop)
+            keep(state, keeper, clock, stop, team, settings)
             clock.epoch_done()
 
 
@@ -121,19 +141,25 @@ def forward_backward(
     settings: Settings,
     arithmetic: Arithmetic,
     class_weights: Tensor | None,
-) -> tuple[float, float]:
-    """Gradients of the batch's mean loss, summed over `settings.accumulate` parts; returns (loss, number right)."""
+    *,
+    whole: int | None = None,
+) -> Tensor:
+    """Gradients of the mean loss of a batch of `whole` pictures, of which these are all or a share.
+
+    They are summed over `settings.accumulate` parts. Returns this share of the loss and its number right (2,).
+    """
     optimiser.zero_grad(set_to_none=True)
-    loss_sum, correct = 0.0, 0.0
-    for part, wanted in zip(pictures.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True):
+    totals = torch.zeros(2, device=pictures.device)
+    parts = min(settings.accumulate, len(pictures))
+    for part, wanted in zip(pictures.tensor_split(parts), targets.tensor_split(parts), strict=True):
         with torch.autocast(part.device.type, torch.bfloat16, enabled=arithmetic.bf16):
             logits = network(part).float()
         loss = F.cross_entropy(logits, wanted, weight=class_weights, label_smoothing=settings.label_smoothing)
-        loss = loss * (len(part) / len(pictures))
+        loss = loss * (len(part) / (whole or len(pictures)))
         loss.backward()  # type: ignore[no-untyped-call]
-        loss_sum += loss.item()
-        correct += (logits.argmax(1) == wanted.argmax(1)).sum().item()
-    return loss_sum, correct
+        correct = (logits.argmax(1) == wanted.argmax(1)).sum()
+        totals += torch.stack([loss.detach(), correct])
+    return totals
 
 
 def set_learning_rate(state: State) -> None:
@@ -146,13 +172,37 @@ def set_learning_rate(state: State) -> None:
         group["lr"] = group["peak"] * factor
 
 
-def keep(state: State, keeper: Keeper, clock: "Clock", stop: threading.Event) -> None:
+def keep(state: State, keeper: Keeper, clock: "Clock", stop: threading.Event, team: Team, settings: Settings) -> None:
     """Save at the end, when a checkpoint is due, and when the user asks to stop, which then happens."""
-    if state.finished or stop.is_set() or clock.checkpoint_due():
+    plan = state.plan
+    stopping, due, plan.total_steps = team.agree(
+        stop=stop.is_set(), save=clock.checkpoint_due(), steps=plan.total_steps
+    )
+    if state.finished or stopping or due:
+        if not state.is_finite():
+            raise TrainingError(non_finite(f"the weights are not finite after {plan.done:,} steps", settings))
         keeper.save(state)
-    if stop.is_set():
-        plan = state.plan
+    if stopping:
         raise TrainingStoppedError(f"stopped after {plan.done:,} of {plan.total_steps:,} steps; all is saved")
+
+
+def look(state: State, display: Display, clock: "Clock", settings: Settings, *, loss: float, pictures: int) -> None:
+    """Tell the display where the training stands, unless it has failed; this waits for the device."""
+    require_finite_loss(state, settings)
+    display.step(
+        epoch=state.epoch,
+        epochs=state.plan.epochs,
+        done=state.plan.done / state.plan.total_steps,
+        loss=loss,
+        speed=pictures / max(clock.step_seconds, 1e-9),
+        seconds_left=clock.seconds_left(),
+    )
+
+
+def require_finite_loss(state: State, settings: Settings) -> None:
+    """Raise `TrainingError` if the loss of any step of this epoch was not finite; this waits for the device."""
+    if not math.isfinite(state.sums.loss.item()):
+        raise TrainingError(non_finite(f"the loss is not finite in epoch {state.epoch}, step {state.step}", settings))
 
 
 def finish_epoch(state: State, clock: "Clock", *, accuracy: float, loss: float) -> None:
@@ -162,8 +212,8 @@ def finish_epoch(state: State, clock: "Clock", *, accuracy: float, loss: float) 
     state.history.append(
         {
             "epoch": state.epoch,
-            "train_loss": sums.loss / sums.pictures,
-            "train_accuracy": sums.correct / sums.pictures,
+            "train_loss": sums.loss.item() / sums.pictures,
+            "train_accuracy": sums.correct.item() / sums.pictures,
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "learning_rate": state.optimiser.param_groups[0]["lr"],
@@ -191,10 +241,12 @@ class Clock:
         speed: Speed,
         *,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        look_seconds: float = 0.0,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._state, self._now, self._checkpoint_seconds = state, now, checkpoint_seconds
-        self._last = self._saved = now()
+        self._state, self._now = state, now
+        self._checkpoint_seconds, self._look_seconds = checkpoint_seconds, look_seconds
+        self._last = self._saved = self._looked = now()
         self._last_step = state.elapsed
         self.step_seconds = speed.step_seconds
         self._validation_steps = speed.epoch_seconds / speed.step_seconds if speed.step_seconds else 0.0
@@ -211,13 +263,10 @@ class Clock:
         self._state.elapsed += passed
         return passed
 
-    def step_done(self, loss: float, correct: float, pictures: int) -> None:
-        """Count the step, and change the plan if the budget would be missed."""
-        seconds, sums = self.stamp(), self._state.sums
-        sums.pictures += pictures
-        sums.loss += loss * pictures
-        sums.correct += correct
-        sums.seconds += seconds
+    def step_done(self) -> None:
+        """Time the step, and change the plan if the budget would be missed."""
+        seconds = self.stamp()
+        self._state.sums.seconds += seconds
         self._last_step = self._state.elapsed
         # A running mean over about 20 steps: new enough to notice a slower machine, long enough to ignore a hiccup.
         self.step_seconds = seconds if not self.step_seconds else 0.95 * self.step_seconds + 0.05 * seconds
@@ -244,24 +293,19 @@ class Clock:
         self._saved = now
         return True
 
-
-def show_step(display: Display, state: State, clock: Clock, loss: float, pictures: int) -> None:
-    """Tell the display where the training stands."""
-    display.step(
-        epoch=state.epoch,
-        epochs=state.plan.epochs,
-        done=state.plan.done / state.plan.total_steps,
-        loss=loss,
-        speed=pictures / max(clock.step_seconds, 1e-9),
-        seconds_left=clock.seconds_left(),
-    )
+    def look_due(self) -> bool:
+        """Whether enough time has passed since the last look at the loss; if so, the time starts again."""
+        now = self._now()
+        if now - self._looked < self._look_seconds:
+            return False
+        self._looked = now
+        return True
 
 
-def non_finite(where: str, settings: Settings) -> str:
-    """What to tell the user whose loss is not a number."""
+def non_finite(what: str, settings: Settings) -> str:
+    """What to tell the user whose numbers are none."""
     return (
-        f"the loss is not finite in {where}: "
-        f"try --learning-rate {settings.learning_rate / 3:.3g} (it was {settings.learning_rate:.3g}), "
+        f"{what}: try --learning-rate {settings.learning_rate / 3:.3g} (it was {settings.learning_rate:.3g}), "
         "or --precision fp32"
     )
 

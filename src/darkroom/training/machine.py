@@ -1,6 +1,8 @@
 """What this machine computes fastest: measured in about two seconds, not guessed."""
 
 import copy
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +14,15 @@ from torch import Tensor, nn
 
 from darkroom.config import MemoryFormat, Precision
 from darkroom.provenance import available_cores
+from darkroom.training import launch
 
 PROBE_PICTURES = 64
 MARGIN = 0.8
 """Something other than plain float32 must take at most this part of its time to be chosen: where the gain is small,
 noise would decide, and two runs of one seed would differ."""
+
+MALLOC_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, (1 << 31) - 1))
+"""M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's <malloc.h>."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,26 @@ class Arithmetic:
 
 
 def use_threads(threads: int | None) -> int:
-    """Set PyTorch's threads (all usable cores when None) and say how many there are."""
-    torch.set_num_threads(threads or available_cores())
+    """Set PyTorch's threads (when None, this process's part of the usable cores) and say how many there are.
+
+    It also frees them of page faults, by `keep_freed_memory`.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(threads or max(1, available_cores() // launch.place().local_size))
     return torch.get_num_threads()
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what PyTorch frees, and say whether it does; other systems are left as they are.
+
+    By default every large tensor is a mapping of its own, given back to the kernel when it is freed, and its pages are
+    faulted in and zeroed again in the next step: a third of the time of a step (docs/lab-notes.md). One arena, since
+    those of other threads, in which the backward pass runs, cannot hold more than 64 MiB.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and all(mallopt(option, value) for option, value in MALLOC_OPTIONS)
 
 
 def supports_bf16(where: torch.device) -> bool:
@@ -62,6 +85,21 @@ def choose_arithmetic(
         seconds = {choice: _step_seconds(network, small, choice) for choice in choices}
     best = min(choices, key=lambda choice: seconds[choice])
     return best if seconds[best] < MARGIN * seconds[choices[0]] else choices[0]
+
+
+def choose_threads(network: nn.Module, batch: tuple[Tensor, Tensor], arithmetic: Arithmetic) -> int:
+    """One thread where it is clearly faster than all that are set: for tiny networks, threads mostly wait."""
+    most = torch.get_num_threads()
+    if most == 1 or batch[0].device.type != "cpu":
+        return most
+    small = (batch[0][:PROBE_PICTURES], batch[1][:PROBE_PICTURES])
+    seconds = {}
+    with torch.random.fork_rng(devices=[]):
+        for threads in (most, 1):
+            torch.set_num_threads(threads)
+            seconds[threads] = _step_seconds(network, small, arithmetic)
+    torch.set_num_threads(chosen := 1 if seconds[1] < MARGIN * seconds[most] else most)
+    return chosen
 
 
 def _step_seconds(network: nn.Module, batch: tuple[Tensor, Tensor], arithmetic: Arithmetic) -> float:

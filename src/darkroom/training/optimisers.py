@@ -13,13 +13,14 @@ from darkroom.config import Optimiser
 def build_optimiser(
     network: nn.Module, *, name: Optimiser, learning_rate: float, weight_decay: float, momentum: float
 ) -> Optimizer:
-    """An optimiser over all parameters; biases and normalisation are never decayed.
+    """An optimiser over all parameters that are learned; biases and normalisation are never decayed.
 
     Each group carries `peak`, its highest learning rate, which schedules scale.
     """
-    filters = [p for p in network.parameters() if p.ndim == 4]
-    matrices = [p for p in network.parameters() if p.ndim == 2]
-    vectors = [p for p in network.parameters() if p.ndim < 2]
+    learned = [p for p in network.parameters() if p.requires_grad]
+    filters = [p for p in learned if p.ndim == 4]
+    matrices = [p for p in learned if p.ndim == 2]
+    vectors = [p for p in learned if p.ndim < 2]
     decayed = {"params": filters + matrices, "weight_decay": weight_decay}
     plain = {"params": vectors, "weight_decay": 0.0}
     optimiser: Optimizer

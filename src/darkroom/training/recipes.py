@@ -8,32 +8,50 @@ from darkroom.data.augmentation import Augmentation
 from darkroom.models.cnn import SMALL_PICTURE
 
 # Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
+COMMON: dict[str, Any] = {
+    "optimiser": "muon",
+    "schedule": "linear",
+    "label_smoothing": 0.2,
+    "imbalance": "none",
+    "width": 1.0,
+    "convolutions": 2,
+    "dropout": 0.0,
+    "crop_scale": 1.0,
+    "colour_jitter": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
-    "small": {
-        "optimiser": "muon",
+    "quick": COMMON,
+    "best": COMMON,
+    "photo": COMMON
+    | {
         "schedule": "one-cycle",
         "label_smoothing": 0.1,
-        "imbalance": "none",
-        "dropout": 0.0,
-        "crop_scale": 1.0,
-        "colour_jitter": 0.0,
-        "mixup": 0.0,
-        "cutmix": 0.0,
-    },
-    "photo": {
-        "optimiser": "muon",
-        "schedule": "one-cycle",
-        "label_smoothing": 0.1,
-        "imbalance": "none",
         "dropout": 0.2,
         "translate": 0,
-        "cutout": 0,
         "crop_scale": 0.35,
         "colour_jitter": 0.3,
-        "mixup": 0.0,
-        "cutmix": 0.0,
     },
 }
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A network, and the fewest epochs of it that must fit into the minutes: with fewer, a smaller one learns more."""
+
+    epochs: float
+    width: float
+    convolutions: int
+
+
+LADDERS: dict[str, tuple[Rung, ...]] = {
+    "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2)),
+    "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2), Rung(15, 1.0, 3)),
+    "photo": (Rung(0, 1.0, 2),),
+}
+"""From the cheapest network to the dearest; the highest that the measured speed allows is taken."""
 
 OPTIMISERS: dict[str, dict[str, float]] = {
     "muon": {"learning_rate": 0.12, "momentum": 0.8, "weight_decay": 5e-4},
@@ -44,7 +62,7 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 
 REFERENCE_BATCH = 512
 
-FIT_PICTURES_SEEN = {"small": 600_000, "photo": 120_000}
+FIT_PICTURES_SEEN = {"quick": 600_000, "best": 1_800_000, "photo": 120_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
 
 
@@ -66,6 +84,7 @@ class Settings:
     ema_decay: float | None
     patience: int | None
     width: float
+    convolutions: int
     dropout: float
     augmentation: Augmentation
     precision: Precision
@@ -83,13 +102,13 @@ class Settings:
 
 def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings:
     """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side."""
-    recipe = config.recipe if config.recipe != "auto" else ("small" if image_size <= SMALL_PICTURE else "photo")
+    recipe = config.recipe if config.recipe != "auto" else ("quick" if image_size <= SMALL_PICTURE else "photo")
     values: dict[str, Any] = {
         "epochs": min(60, max(12, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
         "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
-        "translate": round(image_size / 10),
-        "cutout": image_size // 4,
+        "translate": round(image_size / 16),
+        "cutout": image_size // 4 if recipe == "best" else 0,  # long trainings learn the pictures by heart without it
     }
     values |= RECIPES[recipe]
     given = {field.name: getattr(config, field.name) for field in fields(config)}

@@ -35,6 +35,8 @@ class LearningRate:
 
     def factor(self, progress: float) -> float:
         """Factor on the peak learning rate at `progress`, 0 at the start of training to 1 at its planned end."""
+        if self.schedule == "linear":
+            return 1 - progress
         if self.schedule == "one-cycle":
             return one_cycle(progress)
         if self.schedule == "cosine":

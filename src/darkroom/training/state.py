@@ -31,14 +31,24 @@ class Best:
         return (accuracy, -loss) > (self.accuracy, -self.loss)
 
 
+def _zero() -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
+
+
 @dataclass
 class Sums:
-    """Running totals of the epoch under way."""
+    """Running totals of the epoch under way; `loss` and `correct` stay on the device until someone reads them."""
 
     pictures: int = 0
-    loss: float = 0.0
-    correct: float = 0.0
+    loss: Tensor = field(default_factory=_zero)
+    correct: Tensor = field(default_factory=_zero)
     seconds: float = 0.0
+
+    def add(self, loss: Tensor, correct: Tensor, pictures: int) -> None:
+        """Count a batch, by its mean loss and the number right."""
+        self.pictures += pictures
+        self.loss = self.loss + loss.double() * pictures
+        self.correct = self.correct + correct.double()
 
 
 @dataclass
@@ -74,6 +84,15 @@ class State:
         """The network whose predictions count: the average of weights where there is one."""
         return self.average.module if self.average is not None else self.network
 
+    def is_finite(self) -> bool:
+        """Whether no number in weights, averages and momenta is infinite or NaN."""
+        tensors = [*self.network.state_dict().values()]
+        tensors += self.average.state_dict().values() if self.average is not None else []
+        tensors += [
+            value for kept in self.optimiser.state.values() for value in kept.values() if torch.is_tensor(value)
+        ]
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
     """Exponential moving average of parameters and buffers; short at first, so that the start is forgotten."""
@@ -90,8 +109,8 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(network, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
 
 
-def save(state: State, path: Path) -> None:
-    """Replace the checkpoint atomically."""
+def save(state: State, path: Path, *, random: list[dict[str, Tensor]] | None = None) -> None:
+    """Replace the checkpoint atomically; `random` are the `random_state`s of all processes, by default of this one."""
     content = {
         "network": state.network.state_dict(),
         "average": state.average.state_dict() if state.average is not None else None,
@@ -102,14 +121,16 @@ def save(state: State, path: Path) -> None:
         "sums": vars(state.sums),
         "best": vars(state.best),
         "history": state.history,
-        "random": _random_state(),
+        "random": random or [random_state()],
     }
     with files.replacing(path) as temporary:
         torch.save(content, temporary)
 
 
-def restore(state: State, path: Path) -> None:
+def restore(state: State, path: Path, *, rank: int = 0) -> None:
     """Bring `state`, newly built for the same settings, to where the checkpoint was saved.
+
+    A process of a `rank` that did not exist then keeps its random state.
 
     Raises:
         RunError: the file is missing, damaged, or belongs to another network.
@@ -130,7 +151,8 @@ def restore(state: State, path: Path) -> None:
         for name, value in content["counters"].items():
             setattr(state, name, value)
         state.history = content["history"]
-        _set_random_state(content["random"])
+        if rank < len(content["random"]):
+            _set_random_state(content["random"][rank])
     except Exception as error:  # torch and pickle raise many kinds for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise RunError(f"{path} cannot be read ({reason}): start again with --overwrite") from error
@@ -144,12 +166,13 @@ def _require_intact(path: Path) -> None:
         raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
 
 
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def random_state() -> dict[str, Tensor]:
+    """State of the generators that dropout draws from: the processor's, and that of this process's accelerator."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
 
 
-def _set_random_state(content: dict[str, Any]) -> None:
-    torch.set_rng_state(content["cpu"])
-    if content["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["cuda"])
+def _set_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

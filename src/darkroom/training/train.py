@@ -1,12 +1,10 @@
-"""One training: `settle` decides everything, `begin` writes it down, `carry_on` follows what is written.
+"""One training: `settle` (settle.py) decides everything, `begin` writes it down, `carry_on` follows what is written.
 
 A new run and a resumed one differ only in whether the first two are called: both then build all they need from
 config.json, so that neither can know anything that the other does not.
 """
 
-import copy
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,68 +15,30 @@ from torch import Tensor, nn
 
 from darkroom import files
 from darkroom.config import DataConfig, TrainConfig
-from darkroom.data.batches import Batches, channel_statistics
+from darkroom.data.batches import Batches, generator_for, plain_batches, resident
 from darkroom.data.dataset import DataSet
 from darkroom.errors import UsageError
 from darkroom.models import cnn
-from darkroom.models.inference import batch_size_for, best_device, logits_of
+from darkroom.models.inference import best_device
 from darkroom.models.stored import save_network
-from darkroom.models.summary import Layer, layer_lines, summarise
+from darkroom.models.summary import Layer, layer_lines
 from darkroom.progress import say
-from darkroom.provenance import provenance
 from darkroom.runs import Run
 from darkroom.training import machine, state
-from darkroom.training.budget import Plan, Speed, plan_epochs, plan_minutes
+from darkroom.training.budget import Plan, Speed
 from darkroom.training.display import clock, live
-from darkroom.training.fit import Keeper, Validation, fit, forward_backward
+from darkroom.training.distributed import ALONE, Team
+from darkroom.training.fit import LOOK_SECONDS, Keeper, Validation, fit
 from darkroom.training.machine import Arithmetic
+from darkroom.training.normalisation import share_statistics
 from darkroom.training.optimisers import build_optimiser
-from darkroom.training.recipes import Settings, complete
+from darkroom.training.recipes import Settings
 from darkroom.training.schedules import LearningRate
 from darkroom.training.state import State
 
 LEAST_PATIENCE = 10
 NOT_COMPARED = {"cache", "archive", "strict"}
 """Settings that do not change what is trained."""
-
-
-def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig) -> dict[str, Any]:
-    """Settle architecture, settings, arithmetic and plan: the content of config.json. Nothing is written yet."""
-    started = time.perf_counter()
-    threads = machine.use_threads(config.threads)
-    train_ids = dataset.manifest.indices("train")
-    side, classes = dataset.preprocessing.width, len(dataset.manifest.classes)
-    settings = complete(config, image_size=side, pictures=len(train_ids))
-    architecture = cnn.design(
-        image_size=side, classes=classes, pictures=len(train_ids), width=settings.width, dropout=settings.dropout
-    )
-    mean, std = channel_statistics(dataset.pixels, train_ids)
-    torch.manual_seed(data_config.seed)
-    network = cnn.build(architecture, mean=mean, std=std).to(best_device())
-    batches = make_batches(dataset, settings, seed=data_config.seed)
-    arithmetic = machine.choose_arithmetic(
-        network, next(iter(batches.epoch(0))), precision=settings.precision, memory_format=settings.memory_format
-    )
-    plan, speed = _plan(network, batches, dataset, settings, arithmetic, config, started)
-    training = {
-        "requested": _plain(asdict(config)),
-        "settings": _after_planning(settings, plan).to_json(),
-        "arithmetic": asdict(arithmetic),
-        "device": str(best_device()),
-        "threads": threads,
-        "mean": mean,
-        "std": std,
-        "plan": plan.state_dict(),
-        "speed": asdict(speed),
-        "spent": time.perf_counter() - started,
-    }
-    return {
-        **provenance(),
-        "seed": data_config.seed,
-        "data": {**dataset.to_json(), "requested": _plain(asdict(data_config))},
-        "training": training,
-        "network": {"kind": config.model, **_describe(architecture, network)},
-    }
 
 
 def begin(dataset: DataSet, run: Run, content: dict[str, Any]) -> None:
@@ -90,55 +50,67 @@ def begin(dataset: DataSet, run: Run, content: dict[str, Any]) -> None:
     run.write_config(content)
 
 
-def _describe(architecture: cnn.Architecture, network: nn.Module) -> dict[str, Any]:
-    layers = summarise(network, architecture.image_size)
-    return {
-        "architecture": architecture.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-        "parameters": sum(layer.parameters for layer in layers),
-        "multiply_adds": sum(layer.multiply_adds for layer in layers),
-    }
-
-
-def carry_on(dataset: DataSet, run: Run) -> None:
+def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
     """Train what config.json describes from its last checkpoint, or from the beginning, and keep the best weights.
 
+    All processes of a team call it together; the leader writes.
+
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or a process of the team was lost.
         TrainingStoppedError: the user stopped it, and the checkpoint holds all.
         RunError: the checkpoint is damaged.
     """
     content = run.read_config()
     training = content["training"]
     settings, arithmetic = Settings.from_json(training["settings"]), Arithmetic(**training["arithmetic"])
-    machine.use_threads(training["threads"])
-    now = _build_state(content, settings, arithmetic)
+    _use_threads(training, team)
+    now = _build_state(dataset, content, settings, arithmetic, team)
     run.sweep()
     if run.checkpoint.exists():
-        state.restore(now, run.checkpoint)
+        state.restore(now, run.checkpoint, rank=team.rank)
         say(f"Going on from epoch {now.epoch}, step {now.step + 1}")
+    team.copy_leader(now.network, now.average)
+    batches = make_batches(dataset, settings, seed=content["seed"], team=team)
+    device = batches.device
     _announce(content, settings, arithmetic, now.plan)
     with (
-        RunKeeper(run, tensorboard=training["requested"]["tensorboard"], first_epoch=now.epoch) as keeper,
+        RunKeeper(run, tensorboard=training["requested"]["tensorboard"], first_epoch=now.epoch, team=team) as keeper,
         live() as display,
     ):
         fit(
             now,
-            batches=make_batches(dataset, settings, seed=content["seed"]),
+            batches=replace(batches, resident=resident(dataset.pixels, batches.indices, device)),
             validation=_validation(dataset),
             settings=settings,
             arithmetic=arithmetic,
             class_weights=_class_weights(dataset, settings),
             keeper=keeper,
             display=display,
+            team=team,
             speed=Speed(**training["speed"]),
+            look_seconds=0.0 if device.type == "cpu" else LOOK_SECONDS,
         )
-    _finish(run, content, now)
+    if team.leads:
+        _finish(run, content, now)
 
 
-def make_batches(dataset: DataSet, settings: Settings, *, seed: int) -> Batches:
-    """Augmented batches of the training split."""
-    return Batches(
+def _use_threads(training: Mapping[str, Any], team: Team) -> None:
+    """As many as when the run began, since sums depend on it, unless other processes share the machine now."""
+    before = training.get("processes", 1)
+    if team.size == before:
+        machine.use_threads(training["threads"])
+        return
+    machine.use_threads(training["requested"]["threads"])
+    say(f"This run was begun by {before} processes and is continued by {team.size}: the same but for rounding")
+
+
+def make_batches(dataset: DataSet, settings: Settings, *, seed: int, team: Team = ALONE) -> Batches:
+    """Augmented batches of the training split, or this process's share of each.
+
+    Raises:
+        UsageError: there are too few pictures in a batch for so many processes.
+    """
+    batches = Batches(
         pixels=dataset.pixels,
         labels=dataset.manifest.labels(),
         indices=dataset.manifest.indices("train"),
@@ -148,22 +120,45 @@ def make_batches(dataset: DataSet, settings: Settings, *, seed: int) -> Batches:
         device=best_device(),
         augmentation=settings.augmentation,
         imbalance=settings.imbalance,
+        process=team.rank,
+        processes=team.size,
     )
+    smallest = batches.pictures_in(batches.steps - 1)
+    if team.size > 1 and smallest < team.size * settings.accumulate:
+        raise UsageError(
+            f"batches of {smallest} pictures cannot be shared by {team.size} processes in {settings.accumulate} parts: "
+            "start fewer processes, or give a larger --batch-size"
+        )
+    return batches
 
 
-def _build_state(content: Mapping[str, Any], settings: Settings, arithmetic: Arithmetic) -> State:
+def new_network(
+    dataset: DataSet, architecture: cnn.Architecture, *, seed: int, mean: Sequence[float], std: Sequence[float]
+) -> nn.Module:
+    """The network before its first step: the same for the same seed and training pictures."""
+    torch.manual_seed(seed)
+    network = cnn.build(architecture, mean=mean, std=std)
+    train = dataset.manifest.indices("train")
+    some = train[:: -(-len(train) // cnn.WHITENING_PICTURES)]  # of all classes, which lie one behind the other
+    cnn.fit_whitening(network, plain_batches(dataset.pixels, some, batch_size=500, device=torch.device("cpu")))
+    return network.to(best_device())
+
+
+def _build_state(
+    dataset: DataSet, content: Mapping[str, Any], settings: Settings, arithmetic: Arithmetic, team: Team
+) -> State:
     training = content["training"]
-    torch.manual_seed(content["seed"])
-    network: nn.Module = cnn.build(
-        cnn.Architecture.from_json(content["network"]["architecture"]),
-        mean=training["mean"],
-        std=training["std"],
-    )
-    network = machine.arrange(network.to(best_device()), arithmetic)
+    architecture = cnn.Architecture.from_json(content["network"]["architecture"])
+    network = new_network(dataset, architecture, seed=content["seed"], mean=training["mean"], std=training["std"])
+    network = machine.arrange(network, arithmetic)
+    if team.size > 1:
+        share_statistics(network)
+    if not team.leads:  # the weights are the same everywhere, dropout is not
+        torch.manual_seed(generator_for(content["seed"], 0, team.rank).initial_seed())
     return State(
         network=network,
         average=state.averaged(network, settings.ema_decay or 0.0),
-        optimiser=_optimiser(network, settings),
+        optimiser=optimiser_of(network, settings),
         learning_rate=LearningRate(settings.schedule),
         plan=Plan(**training["plan"]),
         patience=settings.patience or LEAST_PATIENCE,
@@ -171,7 +166,8 @@ def _build_state(content: Mapping[str, Any], settings: Settings, arithmetic: Ari
     )
 
 
-def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def optimiser_of(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, over the parameters of `network`."""
     return build_optimiser(
         network,
         name=settings.optimiser,
@@ -194,58 +190,6 @@ def _class_weights(dataset: DataSet, settings: Settings) -> Tensor | None:
     counts = np.bincount(manifest.labels()[manifest.indices("train")], minlength=len(manifest.classes))
     weights = counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts)
     return torch.tensor(weights, dtype=torch.float32, device=best_device())
-
-
-def _plan(
-    network: nn.Module,
-    batches: Batches,
-    dataset: DataSet,
-    settings: Settings,
-    arithmetic: Arithmetic,
-    config: TrainConfig,
-    started: float,
-) -> tuple[Plan, Speed]:
-    """The epochs wished for, or as many steps as fit into the minutes, by measuring a few on a copy of the network."""
-    if config.minutes is None:
-        return plan_epochs(settings.epochs, steps_an_epoch=batches.steps), Speed(0.0, 0.0)
-    speed = _measure(network, batches, dataset, settings, arithmetic)
-    spent = time.perf_counter() - started
-    return plan_minutes(config.minutes, steps_an_epoch=batches.steps, spent=spent, speed=speed), speed
-
-
-def _measure(
-    network: nn.Module, batches: Batches, dataset: DataSet, settings: Settings, arithmetic: Arithmetic
-) -> Speed:
-    trial = machine.arrange(copy.deepcopy(network).train(), arithmetic)
-    optimiser = _optimiser(trial, settings)
-    # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
-    endless = (batch for _ in iter(int, 1) for batch in batches.epoch(0))
-
-    def step() -> None:
-        pictures, targets = next(endless)
-        forward_backward(trial, optimiser, pictures, targets, settings, arithmetic, None)
-        optimiser.step()
-
-    validation = dataset.manifest.indices("validation")
-    sample = validation[: batch_size_for(dataset.preprocessing.width)]
-
-    def validate() -> None:
-        logits_of(trial, dataset.pixels, sample, device=batches.device, bf16=arithmetic.bf16)
-
-    with torch.random.fork_rng():
-        step_seconds = float(np.median(machine.timed(step, seconds=1.0)))
-        validation_seconds = float(np.median(machine.timed(validate, seconds=0.2))) * len(validation) / len(sample)
-    return Speed(step_seconds, validation_seconds)
-
-
-def _after_planning(settings: Settings, plan: Plan) -> Settings:
-    """Settings that follow from the length of the training: averaging over its last 5 %, patience for half of it.
-
-    Less patience would cut off a schedule that only lowers the learning rate, and with it the error, towards its end.
-    """
-    decay = settings.ema_decay if settings.ema_decay is not None else min(0.9995, max(0.8, 1 - 20 / plan.total_steps))
-    patience = settings.patience or max(LEAST_PATIENCE, plan.epochs // 2)
-    return replace(settings, epochs=plan.epochs, ema_decay=decay, patience=patience)
 
 
 def _announce(content: Mapping[str, Any], settings: Settings, arithmetic: Arithmetic, plan: Plan) -> None:
@@ -290,7 +234,7 @@ def require_same(run: Run, data: str, *, data_config: DataConfig, config: TrainC
         (config, content["training"]["requested"]),
     )
     for given, before in pairs:
-        now, default = _plain(asdict(given)), _plain(asdict(type(given)()))
+        now, default = plain(asdict(given)), plain(asdict(type(given)()))
         for name in now.keys() - NOT_COMPARED:
             if now[name] != default[name] and now[name] != before[name]:
                 option = "--" + name.replace("_", "-")
@@ -299,16 +243,17 @@ def require_same(run: Run, data: str, *, data_config: DataConfig, config: TrainC
                 )
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 class RunKeeper(Keeper):
-    """Keeps checkpoints and history in the run folder, and TensorBoard logs where they are wanted."""
+    """Keeps checkpoints, history and, where wanted, TensorBoard logs in the run folder; only the leader writes."""
 
-    def __init__(self, run: Run, *, tensorboard: bool, first_epoch: int) -> None:
-        self._run = run
-        self._writer = _tensorboard_writer(run, first_epoch) if tensorboard else None
+    def __init__(self, run: Run, *, tensorboard: bool, first_epoch: int, team: Team = ALONE) -> None:
+        self._run, self._team = run, team
+        self._writer = _tensorboard_writer(run, first_epoch) if tensorboard and team.leads else None
 
     def __enter__(self) -> "RunKeeper":
         return self
@@ -319,8 +264,10 @@ class RunKeeper(Keeper):
 
     def save(self, now: State) -> None:
         """Replace history and checkpoint; in this order, a process killed between them leaves no row missing."""
-        self._run.write_history(now.history)
-        state.save(now, self._run.checkpoint)
+        random = self._team.gather(state.random_state())
+        if self._team.leads:
+            self._run.write_history(now.history)
+            state.save(now, self._run.checkpoint, random=random)
 
     def report(self, row: Mapping[str, float]) -> None:
         """Log one epoch."""

@@ -1,0 +1,162 @@
+"""What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from darkroom.config import DataConfig, TrainConfig
+from darkroom.data.batches import Batches, channel_statistics
+from darkroom.data.dataset import DataSet
+from darkroom.models import cnn
+from darkroom.models.inference import batch_size_for, best_device, logits_of
+from darkroom.models.summary import summarise
+from darkroom.provenance import provenance
+from darkroom.training import machine
+from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
+from darkroom.training.distributed import ALONE, Team
+from darkroom.training.fit import forward_backward
+from darkroom.training.machine import Arithmetic
+from darkroom.training.recipes import LADDERS, Settings, complete
+from darkroom.training.train import LEAST_PATIENCE, make_batches, new_network, optimiser_of, plain
+
+PROBE_SECONDS = 0.5
+
+
+def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, team: Team = ALONE) -> dict[str, Any]:
+    """Settle architecture, settings, arithmetic and plan: the content of config.json. Nothing is written yet.
+
+    The leader of a team does this while the others wait; it measures what its share of a batch takes.
+    """
+    started = time.perf_counter()
+    threads = machine.use_threads(config.threads)
+    train_ids = dataset.manifest.indices("train")
+    settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
+    mean, std = channel_statistics(dataset.pixels, train_ids)
+    new = partial(new_network, dataset, seed=data_config.seed, mean=mean, std=std)
+    network = new(_architecture(dataset, settings))
+    batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
+    batch = next(iter(batches.epoch(0)))
+    arithmetic = machine.choose_arithmetic(
+        network, batch, precision=settings.precision, memory_format=settings.memory_format
+    )
+    if config.threads is None:
+        threads = machine.choose_threads(network, batch, arithmetic)
+    probe = Probe(dataset, batches, arithmetic)
+    if config.minutes is None:
+        plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED
+    else:
+        settings = _climb(probe, new, settings, config)
+        network = new(_architecture(dataset, settings))
+        speed = probe.speed(network, settings)
+        spent = time.perf_counter() - started
+        plan = plan_minutes(config.minutes, steps_an_epoch=batches.steps, spent=spent, speed=speed)
+    training = {
+        "requested": plain(asdict(config)),
+        "settings": _after_planning(settings, plan).to_json(),
+        "arithmetic": asdict(arithmetic),
+        "device": str(best_device()),
+        "threads": threads,
+        "processes": team.size,
+        "mean": mean,
+        "std": std,
+        "plan": plan.state_dict(),
+        "speed": asdict(speed),
+        "spent": time.perf_counter() - started,
+    }
+    return {
+        **provenance(),
+        "seed": data_config.seed,
+        "data": {**dataset.to_json(), "requested": plain(asdict(data_config))},
+        "training": training,
+        "network": {"kind": config.model, **_describe(_architecture(dataset, settings), network)},
+    }
+
+
+def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
+    return cnn.design(
+        image_size=dataset.preprocessing.width,
+        classes=len(dataset.manifest.classes),
+        pictures=len(dataset.manifest.indices("train")),
+        width=settings.width,
+        convolutions=settings.convolutions,
+        dropout=settings.dropout,
+    )
+
+
+def _climb(
+    probe: "Probe", new: Callable[[cnn.Architecture], nn.Module], settings: Settings, config: TrainConfig
+) -> Settings:
+    """The settings with the dearest network of the recipe's ladder of which enough epochs fit into the minutes."""
+    if config.minutes is None or config.width is not None or config.convolutions is not None:
+        return settings
+    cheapest, *dearer = LADDERS[settings.recipe]
+    for rung in reversed(dearer):
+        tried = replace(settings, width=rung.width, convolutions=rung.convolutions)
+        seconds = probe.step_seconds(new(_architecture(probe.dataset, tried)), tried, seconds=PROBE_SECONDS)
+        if config.minutes * 60 >= rung.epochs * seconds * probe.batches.steps:
+            return tried
+    return replace(settings, width=cheapest.width, convolutions=cheapest.convolutions)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measures copies of networks on this machine."""
+
+    dataset: DataSet
+    batches: Batches
+    arithmetic: Arithmetic
+
+    def speed(self, network: nn.Module, settings: Settings) -> Speed:
+        """Seconds a step, and seconds a validation."""
+        validation = self.dataset.manifest.indices("validation")
+        sample = validation[: batch_size_for(self.dataset.preprocessing.width)]
+        trial = machine.arrange(copy.deepcopy(network), self.arithmetic)
+
+        def validate() -> None:
+            logits_of(trial, self.dataset.pixels, sample, device=self.batches.device, bf16=self.arithmetic.bf16)
+
+        sample_seconds = float(np.median(machine.timed(validate, seconds=0.2)))
+        step_seconds = self.step_seconds(network, settings, seconds=2 * PROBE_SECONDS)
+        return Speed(step_seconds, sample_seconds * len(validation) / len(sample) / self.batches.processes)
+
+    def step_seconds(self, network: nn.Module, settings: Settings, *, seconds: float) -> float:
+        """The median step, augmentation and optimiser included."""
+        trial = machine.arrange(copy.deepcopy(network).train(), self.arithmetic)
+        optimiser = optimiser_of(trial, settings)
+        # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
+        endless = (batch for _ in iter(int, 1) for batch in self.batches.epoch(0))
+
+        def step() -> None:
+            pictures, targets = next(endless)
+            forward_backward(trial, optimiser, pictures, targets, settings, self.arithmetic, None)
+            optimiser.step()
+
+        with torch.random.fork_rng():
+            return float(np.median(machine.timed(step, seconds=seconds)))
+
+
+def _after_planning(settings: Settings, plan: Plan) -> Settings:
+    """Settings that follow from the length of the training: averaging over its last 5 %, patience for half of it.
+
+    Less patience would cut off a schedule that only lowers the learning rate, and with it the error, towards its end.
+    """
+    decay = settings.ema_decay if settings.ema_decay is not None else min(0.9995, max(0.8, 1 - 20 / plan.total_steps))
+    patience = settings.patience or max(LEAST_PATIENCE, plan.epochs // 2)
+    return replace(settings, epochs=plan.epochs, ema_decay=decay, patience=patience)
+
+
+def _describe(architecture: cnn.Architecture, network: nn.Module) -> dict[str, Any]:
+    layers = summarise(network, architecture.image_size)
+    return {
+        "architecture": architecture.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+        "parameters": sum(layer.parameters for layer in layers),
+        "multiply_adds": sum(layer.multiply_adds for layer in layers),
+    }

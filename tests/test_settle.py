@@ -1,0 +1,78 @@
+"""What is decided before a training: the network of the ladder that the minutes allow, and a stem fitted to data."""
+
+import pytest
+import torch
+
+from darkroom.config import DataConfig, TrainConfig
+from darkroom.data.dataset import DataSet, prepare
+from darkroom.models import cnn
+from darkroom.training.recipes import LADDERS, Rung, Settings
+from darkroom.training.settle import Probe, settle
+from darkroom.training.train import new_network
+from training import draw_folder
+
+QUICK = LADDERS["quick"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    folder = tmp_path_factory.mktemp("settle")
+    return prepare(str(draw_folder(folder / "data")), DataConfig(cache=folder / "cache"))
+
+
+def settled(dataset: DataSet, **options: object) -> dict[str, object]:
+    given: dict[str, object] = {"threads": 1, "precision": "fp32", "memory_format": "contiguous", **options}
+    return settle(dataset, data_config=DataConfig(), config=TrainConfig(**given))["training"]["settings"]  # type: ignore[arg-type, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("epochs_that_fit", "rung"), [(0.5, QUICK[0]), (1.9, QUICK[0]), (2.1, QUICK[1]), (4.9, QUICK[1]), (5.1, QUICK[2])]
+)
+def test_the_network_follows_the_epochs_that_fit(
+    dataset: DataSet, monkeypatch: pytest.MonkeyPatch, epochs_that_fit: float, rung: Rung
+) -> None:
+    def fake(self: Probe, *_: object, seconds: float) -> float:
+        return 60 / epochs_that_fit / self.batches.steps
+
+    monkeypatch.setattr(Probe, "step_seconds", fake)
+    settings = settled(dataset, minutes=1)
+    assert (settings["width"], settings["convolutions"]) == (rung.width, rung.convolutions)
+
+
+def test_speeds_are_those_of_each_network(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def fake(self: Probe, network: torch.nn.Module, settings: Settings, *, seconds: float) -> float:
+        parameters = sum(p.numel() for p in network.parameters())
+        tried.append((settings.width, parameters))
+        return 1000.0 if settings.width > 0.5 else 0.001  # the dear ones are far too slow
+
+    monkeypatch.setattr(Probe, "step_seconds", fake)
+    assert settled(dataset, minutes=1)["width"] == QUICK[0].width
+    assert [width for width, _ in tried] == [1.0, 0.7, 0.5]
+    assert sorted({parameters for _, parameters in tried}, reverse=True) == [parameters for _, parameters in tried]
+
+
+def test_what_the_user_gives_is_not_replaced(dataset: DataSet) -> None:
+    settings = settled(dataset, minutes=0.02, width=1.25)
+    assert (settings["width"], settings["convolutions"]) == (1.25, 2)
+    assert settled(dataset, epochs=1)["width"] == 1.0
+
+
+def test_a_new_network_has_a_stem_fitted_to_training_pictures_only(dataset: DataSet) -> None:
+    architecture = cnn.design(image_size=16, classes=3, pictures=84)
+    assert architecture.stem == "whitening"
+
+    def stem(dataset: DataSet) -> torch.Tensor:
+        network = new_network(dataset, architecture, seed=0, mean=(100,) * 3, std=(50,) * 3)
+        return network.get_submodule("stem.0").weight.detach()
+
+    fitted = stem(dataset)
+    assert fitted.abs().sum() > 0
+    pixels = dataset.pixels.copy()
+    held_out = [row.id for row in dataset.manifest.rows if row.split != "train"]
+    pixels[held_out] = 0
+    other = DataSet(dataset.argument, dataset.name, dataset.manifest, dataset.preprocessing, pixels)
+    assert torch.equal(stem(other), fitted)
+    pixels[dataset.manifest.indices("train")] //= 2
+    assert not torch.equal(stem(other), fitted)
