@@ -23,7 +23,9 @@ def say(message: str) -> None:
 
 def track(items: Iterable[Item], *, total: int, what: str, unit: str = "") -> Iterator[Item]:
     """Yield `items` while showing how many of `total` are done."""
-    if console.is_terminal:
+    if console.quiet:
+        yield from items
+    elif console.is_terminal:
         yield from _bar(items, total, what)
     else:
         yield from _lines(items, total, what, unit)

@@ -4,20 +4,25 @@ Whatever imports torch or draws is imported inside the functions, so that the co
 needs neither.
 """
 
+import difflib
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.config import DataConfig, TrainConfig
+from darkroom.config import DataConfig, ExportConfig, TrainConfig
 from darkroom.errors import BundleError, RunError, UsageError
 from darkroom.progress import say
 from darkroom.runs import Run
+from darkroom.shipped import shipped
+from darkroom.training import launch
 
 if TYPE_CHECKING:
+    from darkroom.data.dataset import DataSet
     from darkroom.data.doctor import Report
+    from darkroom.training.distributed import Team
 
 RUNS = Path("runs")
 
@@ -29,6 +34,7 @@ def examine(data: str, config: DataConfig) -> "Report":
     from darkroom.data.manifest import build_manifest
     from darkroom.errors import DataError
 
+    launch.refuse_several("doctor")
     source, inspections = inspect_source(data, config)
     try:
         manifest = build_manifest(source, inspections, config)
@@ -47,35 +53,59 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Prepare a data set and train a network on it, or go on with a training that was interrupted."""
+    """Prepare a data set and train a network on it, or go on with a training that was interrupted.
+
+    Where torchrun started several processes, each calls this: one prepares and writes, all train.
+    """
     if config.model != "cnn":
         raise UsageError(f"--model is {config.model}: only cnn, our own network, can be trained so far")
-    claim(run, resume=resume, overwrite=overwrite)
-    with _held(run):
+    leads = launch.place().leads
+    if leads:
+        claim(run, resume=resume, overwrite=overwrite)
+    with _held(run) if leads else nullcontext():
         _train(data, run, data_config, config, resume=resume, overwrite=overwrite)
 
 
 def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    from darkroom.data.dataset import reopen
+    from darkroom.training.distributed import joined
+    from darkroom.training.train import carry_on
+
+    with joined() as team:
+        begun = None
+        if team.leads:
+            begun = _begun(data, run, data_config, config, team, resume=resume, overwrite=overwrite)
+        with team.handed_out(run, goes_on=begun is not None) as shared:
+            if shared is not None:
+                dataset = team.in_turn(lambda: begun or reopen(shared, data_config))
+                carry_on(dataset, shared, team)
+
+
+def _begun(
+    data: str, run: Run, data_config: DataConfig, config: TrainConfig, team: "Team", *, resume: bool, overwrite: bool
+) -> "DataSet | None":
+    """The data set of a run that is ready to be trained further; None if it is trained already."""
     from darkroom.data.dataset import prepare, reopen
     from darkroom.training.illustrate import illustrate
-    from darkroom.training.train import begin, carry_on, require_same, settle
+    from darkroom.training.settle import settle
+    from darkroom.training.train import begin, require_same
 
     if resume and run.config.exists():
         require_same(run, data, data_config=data_config, config=config)
         if run.trained:
             say(f"{run.folder} is trained already")
-            return
+            return None
         dataset = reopen(run, data_config)
     else:
         if resume:
             say(f"{run.folder} holds nothing to resume: starting anew")
         dataset = prepare(data, data_config)
-        content = settle(dataset, data_config=data_config, config=config)
+        content = settle(dataset, data_config=data_config, config=config, team=team)
         if overwrite:  # only now: what cannot be trained must not cost the run that was there
             run.clear()
         begin(dataset, run, content)
     illustrate(run, dataset)
-    carry_on(dataset, run)
+    return dataset
 
 
 def claim(run: Run, *, resume: bool, overwrite: bool) -> None:
@@ -95,22 +125,35 @@ def evaluate(run: Run, *, split: str, data_config: DataConfig) -> dict[str, Any]
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
 
+    launch.refuse_several("evaluate")
     dataset = reopen(run, data_config)
     with _held(run):
         return evaluate_split(run, dataset, split=split)
 
 
-def export(run: Run, *, data_config: DataConfig) -> Path:
-    """Write the bundle of a run; evaluates validation first where that has not been done."""
+def export(run: Run, *, data_config: DataConfig, config: ExportConfig | None = None) -> Path:
+    """Write a bundle of a run; evaluates validation first where that has not been done."""
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
+    from darkroom.export.int8_bundle import export_int8
     from darkroom.export.onnx_bundle import export_bundle
 
+    launch.refuse_several("export")
+    config = config or ExportConfig()
     dataset = reopen(run, data_config)
     with _held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
+        if config.int8:
+            return export_int8(run, dataset, bound=config.int8_bound).folder
         return export_bundle(run, dataset).folder
+
+
+def share(run: str | Path, folder: Path, *, licence: str | None) -> Path:
+    """Write a run's bundle into `folder` without any picture of the data, for other people."""
+    from darkroom.export.share import share_bundle
+
+    return share_bundle(bundle_of(run), folder, licence=licence).folder
 
 
 def run_all(
@@ -127,6 +170,7 @@ def run_all(
     The test split is opened when nothing is left to choose. The bundle comes after it, so that its answers can be
     proved equal on the test pictures too, and it can carry the test result to those who use it.
     """
+    launch.refuse_several("run")
     seconds: dict[str, float] = {}
     with _timed(seconds, "data and training"):
         train(data, run, data_config=data_config, config=config, resume=resume, overwrite=overwrite)
@@ -139,16 +183,48 @@ def run_all(
     run.add_seconds(seconds)
 
 
-def bundle_of(path: Path) -> Path:
-    """The bundle folder that `path` is, or that the run at `path` holds."""
+def bundle_of(model: str | Path) -> Path:
+    """The bundle that `model` is: its folder, that of a run which holds one, or the name of one shipped with darkroom.
+
+    What lies at that path comes first, but a folder that is neither run nor bundle hides no shipped model.
+    """
+    path, name, known = Path(model), str(model), shipped()
+    found = _bundle_at(path)
+    if found is not None:
+        if name in known and found.resolve() != known[name]:
+            say(f"taking {found}, not the model {name} that comes with darkroom")
+        return found
+    if name in known:
+        if path.exists():
+            say(f"taking the model {name} that comes with darkroom: what lies here by this name is no model")
+        return known[name]
+    raise BundleError(
+        f"{model} is neither a run nor a bundle, nor a model that comes with darkroom "
+        f"({', '.join(known) or 'none does'}): {_near_models(path, known)}make one with `darkroom run DATA`"
+    )
+
+
+def _bundle_at(path: Path) -> Path | None:
+    """The bundle at `path`, itself or a run's; raises `BundleError` for a run that has none yet."""
     if (path / "bundle.json").is_file():
         return path
     run = Run(path)
     if (run.bundle / "bundle.json").is_file():
         return run.bundle
-    if run.config.is_file():
-        raise BundleError(f"the run {path} has no bundle yet: make it with `darkroom export {path}`")
-    raise BundleError(f"{path} is neither a run nor a bundle: give a folder that `darkroom run` or `export` made")
+    try:
+        run.read_config()
+    except RunError:
+        return None
+    raise BundleError(f"the run {path} has no bundle yet: make it with `darkroom export {path}`")
+
+
+def _near_models(path: Path, known: Iterable[str]) -> str:
+    """What may have been meant: a shipped model, or one that lies beside or in runs/."""
+    folders = [entry for place in (RUNS, path.parent) if place.is_dir() for entry in place.iterdir() if entry.is_dir()]
+    candidates = {entry.name: str(entry) for entry in folders if Run(entry).begun or (entry / "bundle.json").is_file()}
+    candidates |= {name: name for name in known}
+    close = difflib.get_close_matches(path.name, candidates, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(candidates[name] for name in close)}? Or " if close else ""
 
 
 def free_run(data: str) -> Run:
