@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +22,15 @@ from darkroom.training.normalisation import share_statistics
 
 
 def train(arguments: list[str]) -> None:
-    """`darkroom`, of which a process sends itself a signal where SIGNAL says so: its number, the rank, the step."""
+    """`darkroom`, of which a process sends itself a signal once where SIGNAL says so: its number, the rank, the step.
+
+    As on machines that share no disk, each process works in a folder of its own, named after its rank, in APART.
+    """
+    here = Path(os.environ["APART"]) / os.environ["RANK"]
+    here.mkdir(exist_ok=True)
+    os.chdir(here)
     fit.fit.__kwdefaults__["checkpoint_seconds"] = 0.0
-    if "SIGNAL" in os.environ:
+    if "SIGNAL" in os.environ and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         number, rank, step = map(int, os.environ["SIGNAL"].split())
         steps, agree = count(1), Team.agree
 

@@ -17,10 +17,11 @@ import torch
 from darkroom import workflow
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.errors import UsageError
+from darkroom.progress import console, say, track
 from darkroom.runs import Run
 from darkroom.training import machine
 from darkroom.training.distributed import Team, use_own_gpu
-from darkroom.training.launch import NAMES, Place, place
+from darkroom.training.launch import NAMES, Place, hush_followers, place
 from darkroom.training.train import make_batches
 from training import draw_folder
 
@@ -62,21 +63,39 @@ def torchrun(*words: str, cwd: Path = HERE, processes: int = 2, **environment: s
 class Case:
     """A data set, and a training of two processes that nothing disturbed."""
 
-    data: Path
-    cache: Path
-    whole: Run
+    folder: Path
+    """Of which each process has a part of its own."""
 
-    def train(self, run: Run, *more: str, **environment: str) -> Ended:
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def cache(self) -> Path:
+        """The leader's."""
+        return self.folder / "0" / "cache"
+
+    @property
+    def whole(self) -> Run:
+        return self.run("whole")
+
+    def run(self, name: str) -> Run:
+        """A run in the leader's part."""
+        return Run(self.folder / "0" / name)
+
+    def train(self, name: str, *more: str, restarts: int = 0, **environment: str) -> Ended:
         options = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIONS.items()]
-        where = [f"--out={run.folder}", f"--cache={self.cache}"]
-        return torchrun("several.py", "train", str(self.data), *where, *options, *more, **environment)
+        where = [f"--out={name}", "--cache=cache"]
+        environment["APART"] = str(self.folder)
+        words = ("several.py", "train", str(self.data), *where, *options, *more)
+        return torchrun(f"--max-restarts={restarts}", *words, **environment)
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    folder = tmp_path_factory.mktemp("several")
-    made = Case(draw_folder(folder / "data", each=41), folder / "cache", Run(folder / "whole"))
-    ended = made.train(made.whole)
+    made = Case(tmp_path_factory.mktemp("several"))
+    draw_folder(made.data, each=41)
+    ended = made.train("whole")
     assert ended.code == 0, ended.told
     return made
 
@@ -108,6 +127,10 @@ def test_the_comparison_of_checkpoints_sees_a_bit(case: Case) -> None:
     assert len(differences(one, other)) == 2
 
 
+def test_followers_need_no_disk_of_the_leader(case: Case) -> None:
+    assert [path.name for path in (case.folder / "1").iterdir()] == ["cache"]
+
+
 def test_processes_draw_their_own_random_numbers(case: Case) -> None:
     leader, follower = final(case.whole)["random"]
     assert not torch.equal(leader["cpu"], follower["cpu"])
@@ -118,7 +141,6 @@ def untimed(run: Run) -> list[dict[str, float]]:
 
 
 def assert_lost(ended: Ended) -> None:
-    assert ended.code != 0
     assert len(ended.lines) == 1, ended.told
     assert "another process of this training was lost (" in ended.lines[0]
     assert "--resume" in ended.lines[0]
@@ -130,31 +152,36 @@ def assert_same_as_undisturbed(case: Case, run: Run) -> None:
     assert untimed(run) == untimed(case.whole)
 
 
-def test_killed_killed_again_stopped_and_resumed_to_the_same_bits(
-    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = Run(tmp_path / "run")
-    assert_lost(case.train(run, SIGNAL=f"{int(signal.SIGKILL)} 0 1"))  # the leader, before anything was kept
-    assert run.config.exists()
-    assert not run.checkpoint.exists()
+def test_a_lost_leader_and_all_started_again_by_torchrun(case: Case) -> None:
+    """Killed before anything was kept, so that all is computed a second time."""
+    ended = case.train("again", "--resume", restarts=1, SIGNAL=f"{int(signal.SIGKILL)} 0 1")
+    assert ended.code == 0, ended.told
+    assert_lost(ended)
+    assert "holds nothing to resume" in ended.told
+    assert_same_as_undisturbed(case, case.run("again"))
 
-    assert_lost(case.train(run, "--resume", SIGNAL=f"{int(signal.SIGKILL)} 1 9"))  # in the middle of the second epoch
+
+def test_killed_resumed_stopped_and_resumed_to_the_same_bits(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    run = case.run("run")
+    killed = case.train("run", SIGNAL=f"{int(signal.SIGKILL)} 1 9")  # in the middle of the second epoch
+    assert killed.code != 0
+    assert_lost(killed)
     kept = final(run)["counters"]
     assert (kept["epoch"], kept["step"]) == (2, 2)
     assert not run.weights.exists()
 
-    stopped = case.train(run, "--resume", SIGNAL=f"{int(signal.SIGTERM)} 1 2")  # one is asked to stop, and all do
+    stopped = case.train("run", "--resume", SIGNAL=f"{int(signal.SIGTERM)} 1 2")  # one is asked to stop, and all do
     assert "Going on from epoch 2, step 3" in stopped.told
     assert stopped.code != 0
     assert len(stopped.lines) == 1, stopped.told
     assert re.search(r"stopped after 10 of 15 steps; all is saved; go on with: .*--resume", stopped.lines[0])
     assert final(run)["plan"]["done"] == 10
-    shutil.copytree(run.folder, tmp_path / "alone")
+    shutil.copytree(run.folder, case.folder / "alone")
 
-    resumed = case.train(run, "--resume")
+    resumed = case.train("run", "--resume")
     assert resumed.code == 0, resumed.told
     assert_same_as_undisturbed(case, run)
-    assert_one_can_go_on(case, Run(tmp_path / "alone"))
+    assert_one_can_go_on(case, Run(case.folder / "alone"))
     assert "begun by 2 processes and is continued by 1" in " ".join(capsys.readouterr().err.split())
 
 
@@ -246,6 +273,19 @@ def test_the_place_among_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not place().leads
     monkeypatch.delenv("MASTER_ADDR")  # some environments set WORLD_SIZE and mean something else
     assert place() == Place()
+
+
+def test_only_the_leader_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "quiet", False)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    for rank in (0, 1):
+        launched(monkeypatch, rank, 2, rank, 2)
+        hush_followers()
+        print(f"result {rank}")
+        say(f"message {rank}")
+        assert list(track([7], total=1, what="Reading")) == [7]
+    assert capsys.readouterr() == ("result 0\n", "message 0\n")
+    sys.stdout.close()
 
 
 def test_what_one_process_does_is_refused_in_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

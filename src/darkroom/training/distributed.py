@@ -4,6 +4,7 @@ All hold the same weights, and take the same steps from the same summed gradient
 decides, writes and prints; what it has written it sends to the others, so that machines need not share a disk.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,6 +159,9 @@ def joined(*, lost_after: timedelta = LOST_AFTER) -> Iterator[Team]:
     use_own_gpu(place)
     with told_when_lost():
         store, rank, size = next(rendezvous("env://"))
+        # torchrun --max-restarts starts all again with the same store, where addresses of the dead still stand.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"darkroom/{attempt}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=lost_after)
         patient = dist.new_group(backend="gloo", timeout=PREPARATION)
@@ -186,7 +190,7 @@ def _speaks(error: BaseException, place: launch.Place, store: Any) -> bool:
     if isinstance(error, TrainingStoppedError):
         return place.leads
     try:
-        return bool(store.add("darkroom/errors", 1) == 1)
+        return bool(store.add("errors", 1) == 1)
     except RuntimeError:  # the store went with the machine that is lost
         return True
 
