@@ -174,7 +174,10 @@ def test_killed_resumed_stopped_and_resumed_to_the_same_bits(case: Case, capsys:
     assert "Going on from epoch 2, step 3" in stopped.told
     assert stopped.code != 0
     assert len(stopped.lines) == 1, stopped.told
-    assert re.search(r"stopped after 10 of 15 steps; all is saved; go on with: .*--resume", stopped.lines[0])
+    assert re.search(
+        r"stopped after 10 of 15 steps; all is saved; go on with: torchrun … -m darkroom train .* --resume",
+        stopped.lines[0],
+    )
     assert final(run)["plan"]["done"] == 10
     shutil.copytree(run.folder, case.folder / "alone")
 

@@ -23,6 +23,7 @@ from darkroom.config import DataConfig, ExportConfig, ServeConfig, StorageConfig
 from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
+from darkroom.training.launch import place
 
 EXIT_ERROR = 2
 EXIT_STOPPED = 130
@@ -306,8 +307,9 @@ def _resumable(command: str, data: str, run: Run, config: DataConfig) -> Iterato
     try:
         yield
     except TrainingStoppedError as error:
-        again = shlex.join([_program(), command, data, "--out", str(run.folder), "--resume", *_storage(config)])
-        raise TrainingStoppedError(f"{error}; go on with: {again}") from error
+        called = "torchrun … -m darkroom" if place().size > 1 else shlex.quote(_program())
+        again = shlex.join([command, data, "--out", str(run.folder), "--resume", *_storage(config)])
+        raise TrainingStoppedError(f"{error}; go on with: {called} {again}") from error
 
 
 def _program() -> str:

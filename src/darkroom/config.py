@@ -19,6 +19,7 @@ Optimiser = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["linear", "one-cycle", "cosine", "plateau"]
 Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
 Precision = Literal["auto", "fp32", "bf16"]
+Views = Literal[1, 2, 6]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 
 
@@ -118,6 +119,8 @@ class TrainConfig:
     """Alpha of mixup (Zhang et al. 2018), 0 turns it off."""
     cutmix: float | None = None
     """Alpha of cutmix (Yun et al. 2019), 0 turns it off."""
+    views: Views = 1
+    """Views of a picture averaged for each answer: itself, its mirror image too, or both also moved by a pixel."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass; `auto` measures what is faster here."""
     memory_format: MemoryFormat = "auto"
@@ -139,6 +142,10 @@ class TrainConfig:
         )
         check(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: give at least 1")
         check(self.batch_size is None or self.batch_size >= 2, f"--batch-size is {self.batch_size}: give at least 2")
+        check(
+            self.views == 1 or self.flip is not False,
+            f"--views {self.views} mirrors pictures and --no-flip forbids it: leave one of them out",
+        )
         check(self.accumulate >= 1, f"--accumulate is {self.accumulate}: give at least 1")
         check(self.patience is None or self.patience >= 1, f"--patience is {self.patience}: give at least 1")
         check(self.threads is None or self.threads >= 1, f"--threads is {self.threads}: give at least 1")

@@ -104,9 +104,11 @@ def _data(config: Mapping[str, Any]) -> str:
 
 
 def _network(network: Mapping[str, Any]) -> str:
+    views = network["views"]
     return (
         f"{network['kind']} from scratch, {network['parameters']:,} parameters, "
-        f"{network['multiply_adds'] / 1e6:,.1f} million multiply-adds a picture"
+        f"{network['multiply_adds'] / 1e6:,.1f} million multiply-adds a "
+        + ("picture" if views == 1 else f"view, {views} views a picture")
     )
 
 

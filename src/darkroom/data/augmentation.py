@@ -58,7 +58,7 @@ def _mirror_and_translate(
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     picture = torch.arange(count)[:, None, None]
     flat = (picture * height + rows[:, :, None]) * width + columns[:, None, :]  # (N, H, W)
-    gathered = pixels.reshape(-1, pixels.shape[3])[flat.reshape(-1).to(pixels.device)]
+    gathered = pixels.reshape(-1, pixels.shape[3])[to_device(flat.reshape(-1), pixels.device)]
     return gathered.view(pixels.shape)
 
 
@@ -84,7 +84,7 @@ def random_resized_crop(views: Tensor, smallest: float, generator: Generator) ->
     offset_y = (torch.rand(count, generator=generator) * 2 - 1) * (1 - scale_y)
     zero = torch.zeros(count)
     transform = torch.stack([scale_x, zero, offset_x, zero, scale_y, offset_y], dim=1).view(count, 2, 3)
-    grid = F.affine_grid(transform.to(views.device), list(views.shape), align_corners=False)
+    grid = F.affine_grid(to_device(transform, views.device), list(views.shape), align_corners=False)
     cropped = F.grid_sample(views, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return cropped.contiguous(memory_format=torch.channels_last)
 
@@ -92,7 +92,7 @@ def random_resized_crop(views: Tensor, smallest: float, generator: Generator) ->
 def colour_jitter(views: Tensor, strength: float, generator: Generator) -> Tensor:
     """Scale brightness, contrast and saturation of each picture by factors from 1-strength to 1+strength."""
     factors = 1 + strength * (torch.rand(3, len(views), 1, 1, 1, generator=generator) * 2 - 1)
-    brightness, contrast, saturation = factors.to(views.device)
+    brightness, contrast, saturation = to_device(factors, views.device)
     views = views * brightness
     views = torch.lerp(views.mean(dim=(1, 2, 3), keepdim=True), views, contrast)
     return torch.lerp(views.mean(dim=1, keepdim=True), views, saturation).clamp_(0, 255)
@@ -103,7 +103,7 @@ def cutout(views: Tensor, side: int, generator: Generator) -> Tensor:
     count, _, height, width = views.shape
     rows = _band(height, side, torch.rand(count, generator=generator))
     columns = _band(width, side, torch.rand(count, generator=generator))
-    hidden = (rows[:, None, :, None] & columns[:, None, None, :]).to(views.device)
+    hidden = to_device(rows[:, None, :, None] & columns[:, None, None, :], views.device)
     return torch.where(hidden, views.mean(dim=(2, 3), keepdim=True), views)
 
 
@@ -118,7 +118,7 @@ def mix(views: Tensor, targets: Tensor, augmentation: Augmentation, generator: G
     """Blend each picture and its target (N, K) with another's: mixup or cutmix, by a fair coin if both are on."""
     if not (augmentation.mixup or augmentation.cutmix):
         return views, targets
-    partner = torch.randperm(len(views), generator=generator).to(views.device)
+    partner = to_device(torch.randperm(len(views), generator=generator), views.device)
     heads = bool(torch.rand((), generator=generator) < 0.5)
     if augmentation.mixup and (heads or not augmentation.cutmix):
         share = _beta(augmentation.mixup, generator)
@@ -133,7 +133,7 @@ def _cutmix(
     part = (1 - _beta(alpha, generator)) ** 0.5
     rows = _band(height, part * height, torch.rand(1, generator=generator))
     columns = _band(width, part * width, torch.rand(1, generator=generator))
-    pasted = (rows[:, None, :, None] & columns[:, None, None, :]).to(views.device)
+    pasted = to_device(rows[:, None, :, None] & columns[:, None, None, :], views.device)
     share = 1 - pasted.float().mean()  # after rounding and cutting off at the edges
     return torch.where(pasted, views[partner], views), torch.lerp(targets[partner], targets, share)
 
@@ -142,3 +142,8 @@ def _beta(alpha: float, generator: Generator) -> float:
     """A draw of Beta(alpha, alpha), by torch's gamma sampler, which takes the generator."""
     first, second = torch._standard_gamma(torch.full((2,), alpha), generator=generator).tolist()
     return float(first / (first + second)) if first + second > 0 else 0.5
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy to an accelerator without waiting for what it is doing, which takes pinned memory; the same on a CPU."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from darkroom.config import Imbalance
-from darkroom.data.augmentation import NONE, Augmentation, augment, mix
+from darkroom.data.augmentation import NONE, Augmentation, augment, mix, to_device
 
 FLIPS = 2**32
 """In the place of an epoch's number, so that which pictures are mirrored first is drawn apart from all orders."""
@@ -96,11 +96,6 @@ def resident(
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     size = len(indices) * int(np.prod(pixels.shape[1:]))
     return torch.from_numpy(pixels[indices]).to(device) if size <= RESIDENT_PART * free else None
-
-
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Copy to an accelerator without waiting for what it is doing, which takes pinned memory; the same on a CPU."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
 
 def generator_for(seed: int, epoch: int, step: int) -> torch.Generator:

@@ -143,7 +143,12 @@ def _training(config: Content) -> Paragraphs:
     )
     yield (
         f"Network `{network['kind']}`: {network['parameters']:,} parameters, "
-        f"{network['multiply_adds'] / 1e6:,.1f} million multiply-adds a picture."
+        f"{network['multiply_adds'] / 1e6:,.1f} million multiply-adds a "
+        + (
+            "picture."
+            if network["views"] == 1
+            else f"view; each answer averages {network['views']} views of a picture."
+        )
     )
     rows = dict([*_settings(network["architecture"]), *_settings(settings)])
     yield _table(("setting", "value"), rows.items())

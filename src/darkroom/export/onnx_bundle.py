@@ -106,7 +106,7 @@ def export_graph(deployed: Deployed, run: Run, dataset: DataSet) -> Exported:
         preprocessing=dataset.preprocessing,
         temperature=metrics["temperature"],
         threshold=metrics["threshold"],
-        model={name: content["network"][name] for name in ("kind", "parameters", "multiply_adds")},
+        model={name: content["network"][name] for name in ("kind", "views", "parameters", "multiply_adds")},
         provenance={
             "source": dataset.name,
             "fingerprint": dataset.manifest.fingerprint,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from darkroom import files
 from darkroom.errors import RunError
 from darkroom.models import cnn
+from darkroom.models.views import with_views
 from darkroom.runs import Run
 
 
@@ -19,7 +20,7 @@ def save_network(run: Run, weights: Mapping[str, Tensor]) -> None:
 
 
 def load_network(run: Run) -> nn.Module:
-    """The chosen network, in evaluation mode, on the CPU.
+    """The chosen network, in evaluation mode, on the CPU; it averages over views where the run was asked to.
 
     Raises:
         RunError: the run has no weights yet, or they do not fit its architecture.
@@ -33,4 +34,4 @@ def load_network(run: Run) -> nn.Module:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise RunError(f"{run.weights} cannot be read ({reason}): train again with --overwrite") from error
-    return network.eval()
+    return with_views(network, content["network"].get("views", 1)).eval()

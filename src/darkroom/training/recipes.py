@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Schedule, TrainConfig
+from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Schedule, TrainConfig, Views
 from darkroom.data.augmentation import Augmentation
+from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
 
 # Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
@@ -54,7 +55,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken."""
 
 OPTIMISERS: dict[str, dict[str, float]] = {
-    "muon": {"learning_rate": 0.12, "momentum": 0.8, "weight_decay": 5e-4},
+    "muon": {"learning_rate": 0.12, "momentum": 0.6, "weight_decay": 5e-4},
     "sgd": {"learning_rate": 0.2, "momentum": 0.9, "weight_decay": 5e-4},
     "adamw": {"learning_rate": 4e-3, "momentum": 0.9, "weight_decay": 0.05},
 }
@@ -62,7 +63,7 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 
 REFERENCE_BATCH = 512
 
-FIT_PICTURES_SEEN = {"quick": 600_000, "best": 1_800_000, "photo": 120_000}
+FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_800_000, "photo": 120_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
 
 
@@ -87,6 +88,7 @@ class Settings:
     convolutions: int
     dropout: float
     augmentation: Augmentation
+    views: Views
     precision: Precision
     memory_format: MemoryFormat
 
@@ -104,7 +106,7 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
     """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side."""
     recipe = config.recipe if config.recipe != "auto" else ("quick" if image_size <= SMALL_PICTURE else "photo")
     values: dict[str, Any] = {
-        "epochs": min(60, max(12, round(FIT_PICTURES_SEEN[recipe] / pictures))),
+        "epochs": min(60, max(8, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
         "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
         "translate": round(image_size / 16),
@@ -117,6 +119,10 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
     values = OPTIMISERS[values["optimiser"]] | values
     if "learning_rate" not in given:
         values["learning_rate"] *= (values["batch_size"] / REFERENCE_BATCH) ** 0.5
+    if values["views"] > 1 and not values["flip"]:
+        raise UsageError(
+            f"--views {values['views']} mirrors pictures, which at {image_size} pixels is not trained: add --flip"
+        )
     augmentation = Augmentation(**{field.name: values[field.name] for field in fields(Augmentation)})
     names = {field.name for field in fields(Settings)} - {"augmentation"}
     completed: dict[str, Any] = {name: values.get(name) for name in names}

@@ -75,7 +75,11 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "seed": data_config.seed,
         "data": {**dataset.to_json(), "requested": plain(asdict(data_config))},
         "training": training,
-        "network": {"kind": config.model, **_describe(_architecture(dataset, settings), network)},
+        "network": {
+            "kind": config.model,
+            "views": settings.views,
+            **_describe(_architecture(dataset, settings), network),
+        },
     }
 
 
