@@ -198,7 +198,8 @@ def decode_with_loader(manifest: Manifest, preprocessing: Preprocessing) -> int:
     from torch.utils.data import DataLoader
 
     files = PictureFiles([manifest.path(row.id) for row in manifest.rows], preprocessing.width)
-    loader = DataLoader(files, batch_size=BLOCK, num_workers=available_cores())
+    # Started as darkroom starts its own; forked workers would begin with all that this process has loaded.
+    loader = DataLoader(files, batch_size=BLOCK, num_workers=available_cores(), multiprocessing_context="forkserver")
     return sum(len(batch) for batch in loader)
 
 
