@@ -169,7 +169,7 @@ def test_checkpoints_fall_due_by_the_clock() -> None:
     clock = Clock(training().state(), Speed(1.0, 4.0), checkpoint_seconds=15.0, now=time)
     due = []
     for time.now in (51.0, 64.9, 65.0, 66.0, 79.9, 80.1):
-        due.append(clock.checkpoint_due())
+        due.append(clock.checkpoint.due())
     assert due == [False, False, True, False, False, True]
 
 
@@ -178,6 +178,6 @@ def test_looks_fall_due_by_the_clock() -> None:
     clock = Clock(training().state(), Speed(1.0, 4.0), look_seconds=1.0, now=time)
     due = []
     for time.now in (50.5, 51.0, 51.9, 52.1):
-        due.append(clock.look_due())
+        due.append(clock.look.due())
     assert due == [False, True, False, True]
-    assert Clock(training().state(), Speed(1.0, 4.0), now=time).look_due(), "without an interval, each time"
+    assert Clock(training().state(), Speed(1.0, 4.0), now=time).look.due(), "without an interval, each time"

@@ -187,7 +187,7 @@ def predict(
     Parameters
     ----------
     model
-        A run folder, a bundle, or a model that comes with darkroom, such as cifar10 (`darkroom models` lists them).
+        A run folder, a bundle, or the name of a model that comes with darkroom (`darkroom models` lists them).
     images
         Pictures, folders of pictures, or patterns such as 'photos/*.jpg'.
     as_json
@@ -222,7 +222,7 @@ def serve(model: str, /, *, settings: Serving = SERVING) -> None:
     Parameters
     ----------
     model
-        A run folder, a bundle, or a model that comes with darkroom, such as cifar10 (`darkroom models` lists them).
+        A run folder, a bundle, or the name of a model that comes with darkroom (`darkroom models` lists them).
     """
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
     from darkroom.web import create_app

@@ -71,8 +71,8 @@ class TrainConfig:
     model: str = "cnn"
     """The network to train: `cnn`, our own, from scratch."""
     recipe: Recipe = "auto"
-    """A set of defaults for all that follows: `quick` (up to 64 pixels), `best` (the highest accuracy that fits into
-    --minutes), `photo`, or `auto`: quick or photo, by size."""
+    """A set of defaults for all that follows: `quick` (up to 64 pixels), `best` (for longer trainings), `photo`, or
+    `auto`: quick or photo, by size."""
     minutes: float | None = None
     """Time budget for training, validation included: speed is measured first, then the epochs are planned."""
     epochs: int | None = None

@@ -110,7 +110,7 @@ def fit(
                 state.step += 1
                 state.sums.add(loss, correct, whole)
                 clock.step_done()
-                if clock.look_due():
+                if clock.look.due():
                     look(state, display, clock, settings, loss=loss.item(), pictures=whole)
                 keep(state, keeper, clock, stop, team, settings)
             require_finite_loss(state, settings)
@@ -176,7 +176,7 @@ def keep(state: State, keeper: Keeper, clock: "Clock", stop: threading.Event, te
     """Save at the end, when a checkpoint is due, and when the user asks to stop, which then happens."""
     plan = state.plan
     stopping, due, plan.total_steps = team.agree(
-        stop=stop.is_set(), save=clock.checkpoint_due(), steps=plan.total_steps
+        stop=stop.is_set(), save=clock.checkpoint.due(), steps=plan.total_steps
     )
     if state.finished or stopping or due:
         if not state.is_finite():
@@ -245,8 +245,8 @@ class Clock:
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._state, self._now = state, now
-        self._checkpoint_seconds, self._look_seconds = checkpoint_seconds, look_seconds
-        self._last = self._saved = self._looked = now()
+        self.checkpoint, self.look = Timer(checkpoint_seconds, now), Timer(look_seconds, now)
+        self._last = now()
         self._last_step = state.elapsed
         self.step_seconds = speed.step_seconds
         self._validation_steps = speed.epoch_seconds / speed.step_seconds if speed.step_seconds else 0.0
@@ -285,20 +285,20 @@ class Clock:
         """Expected time to the end of the plan."""
         return self._state.plan.seconds_left(step_seconds=self.step_seconds, epoch_seconds=self.epoch_seconds)
 
-    def checkpoint_due(self) -> bool:
-        """Whether enough time has passed since the last checkpoint; if so, the time starts again."""
-        now = self._now()
-        if now - self._saved < self._checkpoint_seconds:
-            return False
-        self._saved = now
-        return True
 
-    def look_due(self) -> bool:
-        """Whether enough time has passed since the last look at the loss; if so, the time starts again."""
+class Timer:
+    """Says every `seconds` that something is due."""
+
+    def __init__(self, seconds: float, now: Callable[[], float]) -> None:
+        self._seconds, self._now = seconds, now
+        self._last = now()
+
+    def due(self) -> bool:
+        """Whether enough time has passed since it last was; if so, the time starts again."""
         now = self._now()
-        if now - self._looked < self._look_seconds:
+        if now - self._last < self._seconds:
             return False
-        self._looked = now
+        self._last = now
         return True
 
 
