@@ -209,6 +209,18 @@ def test_stored_network_that_is_missing_or_damaged(tmp_path: Path) -> None:
         load_network(run)
 
 
+def test_a_run_of_another_version_is_told_in_one_line(tmp_path: Path) -> None:
+    run, _ = stored_run(tmp_path)
+    content = run.read_config()
+    content["network"]["architecture"]["stem_stride"] = 1
+    run.write_config(content)
+    with pytest.raises(
+        RunError, match=r"does not know \(.*stem_stride.*\): use the version that made the run"
+    ) as caught:
+        load_network(run)
+    assert "\n" not in str(caught.value)
+
+
 def test_stored_network_of_another_architecture(tmp_path: Path) -> None:
     run, _ = stored_run(tmp_path)
     other = cnn.design(image_size=8, classes=4, pictures=10, width=0.25)

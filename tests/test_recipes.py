@@ -10,6 +10,7 @@ import pytest
 from darkroom.config import TrainConfig
 from darkroom.data.dataset import DataSet
 from darkroom.data.manifest import Manifest, Row
+from darkroom.errors import RunError
 from darkroom.preprocess import Preprocessing
 from darkroom.training.budget import plan_epochs
 from darkroom.training.recipes import RECIPES, Settings, complete
@@ -104,6 +105,14 @@ def test_each_optimiser_has_a_rate_of_its_own(recipe: str) -> None:
 def test_settings_survive_json() -> None:
     settings = complete(TrainConfig(mixup=0.3), image_size=32, pictures=5000)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+@pytest.mark.parametrize("missing", ["views", "label_smoothing"])
+def test_settings_of_another_version_are_told_in_one_line(missing: str) -> None:
+    content = complete(TrainConfig(), image_size=32, pictures=5000).to_json()
+    del content[missing]
+    with pytest.raises(RunError, match=f"does not know .*{missing}.* train again with --overwrite"):
+        Settings.from_json(content)
 
 
 def data_set(counts: dict[str, int]) -> DataSet:

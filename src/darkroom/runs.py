@@ -4,10 +4,10 @@ import csv
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from darkroom import files
 from darkroom.errors import RunError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # numpy would take a third of the time that `darkroom --help`
     import numpy.typing as npt
 
 SPLIT_ARRAYS = ("ids", "labels", "logits")
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -175,3 +177,14 @@ class Run:
             raise RunError(f"no run folder at {self.folder}: {remedy}")
         if not path.is_file():
             raise RunError(f"{path} is missing: {remedy}")
+
+
+def rebuilt(kind: Callable[..., Value], values: Mapping[str, Any]) -> Value:
+    """`kind` of the values that config.json holds; raises `RunError` where another version of darkroom wrote others."""
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise RunError(
+            f"config.json describes what this version of darkroom does not know ({error}): "
+            "use the version that made the run, or train again with --overwrite"
+        ) from error

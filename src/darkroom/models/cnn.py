@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.runs import rebuilt
+
 SMALL_PICTURE = 64
 """Largest side in pixels that the stem keeps at full resolution."""
 
@@ -56,7 +58,7 @@ class Architecture:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Architecture":
         """Inverse of `to_json`."""
-        return cls(**{**content, "widths": tuple(content["widths"])})
+        return rebuilt(cls, {**content, "widths": tuple(content["widths"])})
 
 
 def design(

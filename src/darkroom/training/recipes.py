@@ -7,6 +7,7 @@ from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Sched
 from darkroom.data.augmentation import Augmentation
 from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
+from darkroom.runs import rebuilt
 
 # Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
 COMMON: dict[str, Any] = {
@@ -102,7 +103,7 @@ class Settings:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Settings":
         """Inverse of `to_json`."""
-        return cls(**{**content, "augmentation": Augmentation(**content["augmentation"])})
+        return rebuilt(cls, {**content, "augmentation": rebuilt(Augmentation, content["augmentation"])})
 
 
 def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings:
