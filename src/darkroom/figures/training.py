@@ -20,7 +20,7 @@ def learning_curves(path: Path, *, history: History, best_epoch: int | None) -> 
     sheet = Sheet(3.75, title="Learning curves", subtitle=_summary(history, best_epoch))
     sheet.legend({"training": (BLUE, "s"), "validation": (ORANGE, "s")})
     left, right, width = 0.6, WIDTH / 2 + 0.6, WIDTH / 2 - 0.75
-    loss = _panel(sheet, left, 0.25, width, 1.95, "loss")
+    loss = _panel(sheet, left, 0.25, width, 1.95, "loss (training: what is minimised; validation: log loss)")
     accuracy = _panel(sheet, right, 0.25, width, 1.95, "accuracy")
     rate = _panel(sheet, left, 2.62, WIDTH - 0.75, 0.62, "learning rate")
     rate.set_xlabel("epoch")
