@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.training.budget import Plan, Speed, plan_epochs, plan_minutes
+from darkroom.training.budget import AIM, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.fit import Clock
 from darkroom.training.state import State
 from training import training
@@ -28,13 +28,13 @@ def test_epochs_are_exact() -> None:
 
 
 def test_minutes_count_steps_and_whole_validations() -> None:
-    # 10 epochs of 10 s and 2 s of validation fill 120 s to the last second.
-    plan = plan_minutes(2.1, steps_an_epoch=100, spent=6.0, speed=Speed(0.1, 2.0))
-    assert (plan.total_steps, plan.epochs, plan.budget) == (1000, 10, 126.0)
+    # 10 epochs of 10 s and 2 s of validation fill what is aimed at, 126 s, to the last second.
+    plan = plan_minutes(2.1001 / AIM, steps_an_epoch=100, spent=6.0, speed=Speed(0.1, 2.0))
+    assert (plan.total_steps, plan.epochs, plan.budget) == (1000, 10, pytest.approx(126.006 / AIM))
 
 
 def test_a_part_of_an_epoch_costs_a_whole_validation() -> None:
-    plan = plan_minutes(1, steps_an_epoch=1000, spent=0.0, speed=Speed(0.1, 10.0))
+    plan = plan_minutes(1 / AIM, steps_an_epoch=1000, spent=0.0, speed=Speed(0.1, 10.0))
     assert plan.total_steps == pytest.approx(500, abs=1)
     assert plan.epochs == 1
     assert plan.steps_in(1) == plan.total_steps
@@ -73,10 +73,10 @@ def test_progress_always_grows_and_ends_at_one(
 
 def test_a_plan_on_time_is_left_alone() -> None:
     plan = Plan(total_steps=100, steps_an_epoch=10, budget=100.0, done=50, progress=0.5)
-    assert not plan.adjust(elapsed=51.0, step_seconds=1.0, epoch_seconds=0.0)
+    assert not plan.adjust(elapsed=49.0, step_seconds=1.0, epoch_seconds=0.0)
     assert plan.total_steps == 100
     assert plan.adjust(elapsed=70.0, step_seconds=1.0, epoch_seconds=0.0)
-    assert plan.total_steps == 80
+    assert plan.total_steps == 78
 
 
 @dataclass
@@ -135,6 +135,14 @@ def test_the_budget_is_kept(steps_an_epoch: int, part: float, factor: float) -> 
     machine = Machine(0.1, 3.0 if steps_an_epoch > 15 else 0.3, from_then_on(part, factor))
     _, seconds = simulate(machine, budget=120.0, steps_an_epoch=steps_an_epoch)
     assert 108 <= seconds <= 132
+
+
+@pytest.mark.parametrize("steps_an_epoch", [15, 100, 170, 1000])
+@pytest.mark.parametrize("measured", [0.95, 1.0, 1.05])
+def test_minutes_are_a_promise_on_a_steady_machine(steps_an_epoch: int, measured: float) -> None:
+    machine = Machine(0.1, 1.0, lambda part: 1.0)
+    _, seconds = simulate(machine, budget=120.0, steps_an_epoch=steps_an_epoch, measured=measured)
+    assert 0.95 * 120 <= seconds <= 120
 
 
 @pytest.mark.parametrize("measured", [0.3, 0.7, 1.5, 4.0])

@@ -4,8 +4,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-TOLERANCE = 0.03
-"""The plan is left alone while its end is expected within this part of the budget."""
+AIM = 0.98
+"""Part of the budget that is planned: a little less than all, since nobody minds the rest, and minutes are a promise."""
+
+TOLERANCE = 0.02
+"""The plan is left alone while its end is expected within this part of the budget around the aim."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ class Plan:
         if self.budget is None or self.finished:
             return False
         before = self.total_steps
+        aim = AIM * self.budget
         expected = elapsed + self.seconds_left(step_seconds=step_seconds, epoch_seconds=epoch_seconds)
-        if abs(expected - self.budget) <= TOLERANCE * self.budget:
+        if abs(expected - aim) <= TOLERANCE * self.budget:
             return False
-        steps = self._steps_in(self.budget - elapsed, step_seconds=step_seconds, epoch_seconds=epoch_seconds)
+        steps = self._steps_in(aim - elapsed, step_seconds=step_seconds, epoch_seconds=epoch_seconds)
         self.total_steps = self.done + max(1, steps)
         return self.total_steps != before
 
