@@ -78,11 +78,11 @@ def result_of(run: Run, config: TrainConfig) -> Row:
     """What a finished run says of itself."""
     metrics, result = run.read_metrics(), run.read_config()["training"]["result"]
     minutes = config.minutes
-    budget = {"minutes": minutes, "share_of_budget": result["seconds"] / (60 * minutes)} if minutes else {}
+    budget = {"minutes": minutes, "share_of_budget": run.train_seconds / (60 * minutes)} if minutes else {}
     test = metrics["test"]
     return {
         **budget,
-        "train_seconds": result["seconds"],
+        "train_seconds": run.train_seconds,
         "epochs": result["epochs"],
         "validation_accuracy": metrics["validation"]["accuracy"]["value"],
         "test_accuracy": test["accuracy"]["value"],

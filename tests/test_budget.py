@@ -1,7 +1,7 @@
 """Plans of steps, and that a budget in minutes is kept by machines that change their speed, in a simulated clock."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from darkroom.training.budget import AIM, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.fit import Clock
+from darkroom.training.schedules import Resolution
 from darkroom.training.state import State
 from training import training
 
@@ -96,22 +97,35 @@ class Machine:
     slowness: Callable[[float], float]
 
 
-def simulate(machine: Machine, *, budget: float, steps_an_epoch: int, measured: float = 1.0) -> tuple[State, float]:
+FULL = Resolution(8)
+
+
+def simulate(
+    machine: Machine,
+    *,
+    budget: float,
+    steps_an_epoch: int,
+    measured: float = 1.0,
+    resolution: Resolution = FULL,
+) -> tuple[State, float]:
     """Train without training: `measured` is the factor by which the first measurement was wrong."""
     spent = 2.0
     speed = Speed(machine.step * measured, machine.validation * measured)
     state = training().state()
-    state.plan = plan_minutes(budget / 60, steps_an_epoch=steps_an_epoch, spent=spent, speed=speed)
+    state.resolution = resolution
+    average = replace(speed, step_seconds=speed.step_seconds * resolution.cost_to_go(0))
+    state.plan = plan_minutes(budget / 60, steps_an_epoch=steps_an_epoch, spent=spent, speed=average)
     state.elapsed = spent
     time = FakeTime(1000.0)
     clock = Clock(state, speed, now=time)
     progress = [0.0]
     while not state.finished:
         while state.step < state.plan.steps_in(state.epoch):
-            time.now += machine.step * machine.slowness(state.elapsed / budget)
+            cost = resolution.cost(state.plan.midway)
+            time.now += machine.step * cost * machine.slowness(state.elapsed / budget)
             state.plan.advance()
             state.step += 1
-            clock.step_done()
+            clock.step_done(cost)
             progress.append(state.plan.progress)
         time.now += machine.validation * machine.slowness(state.elapsed / budget)
         state.epoch, state.step = state.epoch + 1, 0
@@ -149,6 +163,16 @@ def test_minutes_are_a_promise_on_a_steady_machine(steps_an_epoch: int, measured
 def test_a_wrong_measurement_is_made_good(measured: float) -> None:
     _, seconds = simulate(STEADY, budget=120.0, steps_an_epoch=100, measured=measured)
     assert 108 <= seconds <= 132
+
+
+@pytest.mark.parametrize("steps_an_epoch", [15, 100])
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_the_budget_is_kept_while_pictures_grow(steps_an_epoch: int, factor: float) -> None:
+    machine = Machine(0.1, 1.0, from_then_on(0.4, factor))
+    state, seconds = simulate(machine, budget=120.0, steps_an_epoch=steps_an_epoch, resolution=Resolution(128, 0.5))
+    assert 114 <= seconds <= 126
+    whole, _ = simulate(machine, budget=120.0, steps_an_epoch=steps_an_epoch)
+    assert state.plan.done > 1.1 * whole.plan.done
 
 
 def test_hiccups_and_waves_are_absorbed() -> None:

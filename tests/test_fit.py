@@ -19,7 +19,7 @@ from darkroom.data.batches import Batches
 from darkroom.errors import TrainingError, TrainingStoppedError
 from darkroom.training.budget import plan_epochs
 from darkroom.training.display import Display, clock
-from darkroom.training.fit import Validation, forward_backward
+from darkroom.training.fit import Validation, forward_backward, resize
 from darkroom.training.state import State, averaged, restore
 from training import FP32, Forgetful, Hoarder, Training, same_weights, training
 
@@ -204,6 +204,27 @@ def assert_one_line(error: BaseException, *parts: str) -> None:
     text = str(error)
     assert "\n" not in text
     assert all(part in text for part in parts), text
+
+
+def test_the_network_sees_pictures_grow_and_is_validated_at_full_size() -> None:
+    made = training(epochs=10, resize_from=0.5)
+    state, seen = made.state(), []
+    state.network.register_forward_hook(lambda network, inputs, _: seen.append((network.training, inputs[0].shape[-1])))
+    made.fit(state)
+    trained = [side for training, side in seen if training]
+    assert trained == sorted(trained)
+    assert trained[0] == 4
+    assert len(set(trained)) == 5
+    assert trained[-1] == 8
+    assert {side for training, side in seen if not training} == {8}
+
+
+def test_a_smaller_picture_is_the_mean_of_what_it_covers() -> None:
+    pictures = torch.arange(3 * 64, dtype=torch.float32).view(1, 3, 8, 8)
+    assert resize(pictures, 8) is pictures
+    small = resize(pictures, 4)
+    torch.testing.assert_close(small, pictures.view(1, 3, 4, 2, 4, 2).mean(dim=(3, 5)))
+    assert small.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_loss_that_is_not_finite_ends_it_and_is_kept_nowhere() -> None:

@@ -52,6 +52,8 @@ GIVEN = TrainConfig(
     colour_jitter=0.0,
     mixup=0.0,
     cutmix=0.0,
+    resize_from=1.0,
+    views=1,
     precision="fp32",
     memory_format="contiguous",
 )
@@ -69,7 +71,7 @@ def test_what_the_user_gives_wins_even_when_it_is_nothing(size: int) -> None:
 def test_the_whole_config_finds_a_place() -> None:
     settings = complete(TrainConfig(), image_size=32, pictures=5000)
     known = {*vars(settings), *vars(settings.augmentation)}
-    elsewhere = {"model", "minutes", "threads", "tensorboard"}
+    elsewhere = {"model", "minutes", "threads", "tensorboard", "refit"}
     assert {field.name for field in dataclasses.fields(TrainConfig)} - known == elsewhere
     open_until_planned = {"ema_decay", "patience"}
     assert {name for name, value in vars(settings).items() if value is None} == open_until_planned
@@ -85,6 +87,15 @@ def test_rules_from_the_data_stay_sensible(size: int, pictures: int) -> None:
     assert 0 <= settings.augmentation.translate <= size // 4
     assert settings.augmentation.cutout <= size // 2
     assert settings.learning_rate > 0
+
+
+def test_the_best_recipe_hides_parts_and_answers_from_all_views() -> None:
+    settings = complete(TrainConfig(recipe="best"), image_size=32, pictures=45_000)
+    assert (settings.augmentation.cutout, settings.views) == (8, 6)
+    assert complete(TrainConfig(recipe="best", views=2), image_size=32, pictures=45_000).views == 2
+    assert complete(TrainConfig(recipe="best", flip=False), image_size=32, pictures=45_000).views == 1
+    assert complete(TrainConfig(recipe="best"), image_size=8, pictures=45_000).views == 1, "mirrored signs are others"
+    assert complete(TrainConfig(recipe="quick"), image_size=32, pictures=45_000).views == 1
 
 
 def test_tiny_signs_are_not_mirrored() -> None:

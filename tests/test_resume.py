@@ -62,6 +62,7 @@ EVERYTHING: dict[str, Any] = {
     "translate": 1,
     "cutout": 2,
     "crop_scale": 0.6,
+    "resize_from": 0.5,
     "colour_jitter": 0.2,
     "mixup": 0.4,
     "cutmix": 0.4,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.config import Schedule
-from darkroom.training.schedules import LearningRate, cosine, one_cycle
+from darkroom.training.schedules import GROWN_AT, LearningRate, Resolution, cosine, one_cycle
 
 EVERY: tuple[Schedule, ...] = ("linear", "one-cycle", "cosine", "plateau")
 
@@ -80,3 +80,32 @@ def test_warm_up_of_plateau() -> None:
     rate = LearningRate("plateau")
     assert [rate.factor(p) for p in (0, 0.025, 0.05, 1)] == pytest.approx([0, 0.5, 1, 1])
     assert math.isinf(rate.best)
+
+
+@pytest.mark.parametrize(
+    ("progress", "side"),
+    [(0, 64), (GROWN_AT / 8 - 0.01, 64), (GROWN_AT / 8 + 0.01, 80), (GROWN_AT / 2, 96), (GROWN_AT, 128), (1, 128)],
+)
+def test_pictures_grow(progress: float, side: int) -> None:
+    assert Resolution(128, 0.5).side(progress) == side
+    assert Resolution(128, 0.5).cost(progress) == pytest.approx((side / 128) ** 2)
+    assert Resolution(128).side(progress) == 128
+    assert Resolution(128).cost(progress) == 1
+    assert Resolution(128).cost_to_go(progress) == pytest.approx(1)
+
+
+@given(st.integers(8, 224), st.floats(0.5, 1), st.floats(0, 1))
+def test_pictures_never_shrink_and_end_whole(full: int, start: float, progress: float) -> None:
+    resolution = Resolution(full, start)
+    sides = [resolution.side(progress * place / 10) for place in range(11)]
+    assert sides == sorted(sides)
+    assert full * (start - 1 / 8) <= sides[0] <= sides[-1] <= full
+    assert resolution.side(1) == full
+
+
+@given(st.sampled_from([64, 128, 224]), st.floats(0.5, 1), st.floats(0, 0.99))
+def test_the_cost_to_go_is_the_mean_of_the_costs(full: int, start: float, progress: float) -> None:
+    resolution = Resolution(full, start)
+    places = [progress + (1 - progress) * (step + 0.5) / 2000 for step in range(2000)]
+    mean = sum(resolution.cost(place) for place in places) / len(places)
+    assert resolution.cost_to_go(progress) == pytest.approx(mean, rel=0.05)  # the sides go in steps, the formula not

@@ -6,12 +6,12 @@ import torch
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.dataset import DataSet, prepare
 from darkroom.models import cnn
-from darkroom.training.recipes import LADDERS, Rung, Settings
+from darkroom.training.recipes import LADDERS, Settings
 from darkroom.training.settle import Probe, settle
 from darkroom.training.train import new_network
 from training import draw_folder
 
-QUICK = LADDERS["quick"]
+QUICK, BEST = LADDERS["quick"], LADDERS["best"]
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +26,38 @@ def settled(dataset: DataSet, **options: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("epochs_that_fit", "rung"), [(0.5, QUICK[0]), (1.9, QUICK[0]), (2.1, QUICK[1]), (4.9, QUICK[1]), (5.1, QUICK[2])]
+    ("recipe", "epochs_that_fit", "rung"),
+    [
+        *(("quick", epochs, rung) for epochs, rung in ((0.5, 0), (1.9, 0), (2.1, 1), (4.9, 1), (5.1, 2), (99, 2))),
+        *(("best", epochs, rung) for epochs, rung in ((1.9, 0), (5.1, 2), (11.9, 2), (12.1, 3), (15.1, 4), (99, 4))),
+    ],
 )
 def test_the_network_follows_the_epochs_that_fit(
-    dataset: DataSet, monkeypatch: pytest.MonkeyPatch, epochs_that_fit: float, rung: Rung
+    dataset: DataSet, monkeypatch: pytest.MonkeyPatch, recipe: str, epochs_that_fit: float, rung: int
 ) -> None:
     def fake(self: Probe, *_: object, seconds: float) -> float:
         return 60 / epochs_that_fit / self.batches.steps
 
     monkeypatch.setattr(Probe, "step_seconds", fake)
-    settings = settled(dataset, minutes=1)
-    assert (settings["width"], settings["convolutions"]) == (rung.width, rung.convolutions)
+    settings, wanted = settled(dataset, minutes=1, recipe=recipe), LADDERS[recipe][rung]
+    assert (settings["width"], settings["convolutions"]) == (wanted.width, wanted.convolutions)
+    assert settings["augmentation"]["cutout"] == 16 * wanted.cutout
+    given = settled(dataset, minutes=1, recipe=recipe, cutout=3)
+    assert (given["width"], given["augmentation"]["cutout"]) == (wanted.width, 3)
+
+
+def test_a_network_on_two_rungs_is_measured_once(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def fake(self: Probe, network: torch.nn.Module, settings: Settings, *, seconds: float) -> float:
+        tried.append(settings.width)
+        return 1000.0
+
+    monkeypatch.setattr(Probe, "step_seconds", fake)
+    assert settled(dataset, minutes=1, recipe="best")["width"] == BEST[0].width
+    *on_the_ladder, chosen = tried
+    assert on_the_ladder == [1.5, 1.0, 0.7]
+    assert chosen == BEST[0].width
 
 
 def test_speeds_are_those_of_each_network(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:

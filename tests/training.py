@@ -18,7 +18,7 @@ from darkroom.training.fit import Validation, fit
 from darkroom.training.machine import Arithmetic
 from darkroom.training.optimisers import build_optimiser
 from darkroom.training.recipes import Settings, complete
-from darkroom.training.schedules import LearningRate
+from darkroom.training.schedules import LearningRate, Resolution
 from darkroom.training.state import State, averaged, save
 
 CPU = torch.device("cpu")
@@ -126,6 +126,7 @@ class Training:
             learning_rate=LearningRate(settings.schedule, patience=1),
             plan=replace(self.plan),
             patience=settings.patience or 1000,
+            resolution=Resolution(self.drawn.size, settings.resize_from),
         )
 
     def fit(self, state: State, keeper: Any = None, **options: Any) -> State:

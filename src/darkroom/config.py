@@ -46,7 +46,7 @@ class DataConfig(StorageConfig):
     image_size: int | None = None
     """Side in pixels of the square pictures the network sees; from the data when not given."""
     validation_fraction: float = 0.15
-    """Part of the pictures that validates choices (at most 5,000: more would no longer sharpen them)."""
+    """Part of the pictures that validates choices (at most 2,500: more are worth more to learn from)."""
     test_fraction: float = 0.15
     """Part of the pictures kept apart for the test, where the data set brings no test split of its own."""
     seed: int = 0
@@ -99,6 +99,8 @@ class TrainConfig:
     """Decay a step of the exponential moving average of weights, which is what gets validated; 0 turns it off."""
     patience: int | None = None
     """Epochs without a better validation result after which training stops."""
+    refit: bool = False
+    """When validation has chosen the number of epochs, train anew on training and validation pictures together."""
     width: float | None = None
     """Factor on the number of channels of our network."""
     convolutions: int | None = None
@@ -115,12 +117,14 @@ class TrainConfig:
     """Smallest part of the area that a random resized crop keeps; 1 turns it off."""
     colour_jitter: float | None = None
     """Strength of random changes of brightness, contrast and saturation."""
+    resize_from: float | None = None
+    """Part of the side with which training begins; pictures grow to full size on the way, 1 turns it off."""
     mixup: float | None = None
     """Alpha of mixup (Zhang et al. 2018), 0 turns it off."""
     cutmix: float | None = None
     """Alpha of cutmix (Yun et al. 2019), 0 turns it off."""
-    views: Views = 1
-    """Views of a picture averaged for each answer: itself, its mirror image too, or both also moved by a pixel."""
+    views: Views | None = None
+    """Views of a picture averaged for each answer: itself, its mirror image too, or both also moved by a pixel (6)."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass; `auto` measures what is faster here."""
     memory_format: MemoryFormat = "auto"
@@ -143,8 +147,12 @@ class TrainConfig:
         check(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: give at least 1")
         check(self.batch_size is None or self.batch_size >= 2, f"--batch-size is {self.batch_size}: give at least 2")
         check(
-            self.views == 1 or self.flip is not False,
+            self.views in (None, 1) or self.flip is not False,
             f"--views {self.views} mirrors pictures and --no-flip forbids it: leave one of them out",
+        )
+        check(
+            not self.refit or self.schedule != "plateau",
+            "--refit leaves no validation for --schedule plateau to follow: leave one of them out",
         )
         check(self.accumulate >= 1, f"--accumulate is {self.accumulate}: give at least 1")
         check(self.patience is None or self.patience >= 1, f"--patience is {self.patience}: give at least 1")
@@ -158,6 +166,7 @@ class TrainConfig:
         self._check_range("width", 0.05, 16)
         self._check_range("colour_jitter", 0, 1)
         self._check_range("crop_scale", 0.01, 1)
+        self._check_range("resize_from", 0.5, 1)
 
     def _check_range(self, field: str, low: float, high: float) -> None:
         value = getattr(self, field)

@@ -41,6 +41,7 @@ class Run:
         self.history = folder / "history.csv"
         self.checkpoint = folder / "checkpoint.pt"
         self.weights = folder / "model.safetensors"
+        self.refit = folder / "refit"
         self.predictions = folder / "predictions.npz"
         self.metrics = folder / "metrics.json"
         self.figures = folder / "figures"
@@ -64,8 +65,25 @@ class Run:
 
     @property
     def trained(self) -> bool:
-        """Whether training has ended and its weights are there."""
+        """Whether training has ended and its weights are there, be it that a refit follows."""
         return self.weights.is_file() and "result" in self.read_config()["training"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        training = self.read_config()["training"]
+        return self.trained and ("refit" in training or not training["requested"].get("refit", False))
+
+    @property
+    def refitted(self) -> bool:
+        """Whether the weights have learned from the validation pictures too."""
+        return "refit" in self.read_config()["training"]
+
+    @property
+    def train_seconds(self) -> float:
+        """What training took, the refit included."""
+        training = self.read_config()["training"]
+        return float(training["result"]["seconds"] + training.get("refit", {}).get("seconds", 0.0))
 
     def clear(self) -> None:
         """Delete what belongs to a run, and nothing else that may lie in the folder."""

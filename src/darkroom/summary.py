@@ -117,8 +117,13 @@ def _training(training: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     settings = training["settings"]
     return (
         f"{result['epochs']} epochs in {result['seconds']:.0f} s{early}, {settings['optimiser']}, "
-        f"{settings['schedule']}; best epoch {result['best_epoch']}"
+        f"{settings['schedule']}; best epoch {result['best_epoch']}{_refit(training)}"
     )
+
+
+def _refit(training: Mapping[str, Any]) -> str:
+    refit = training.get("refit")
+    return f"; then anew on {refit['pictures']:,}, with validation, in {refit['seconds']:.0f} s" if refit else ""
 
 
 def _weakest(per_class: Mapping[str, Mapping[str, float]]) -> str:

@@ -68,7 +68,9 @@ def train(
 
 def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     from darkroom.data.dataset import reopen
+    from darkroom.evaluation.evaluate import evaluate as evaluate_split
     from darkroom.training.distributed import joined
+    from darkroom.training.refit import refit
     from darkroom.training.train import carry_on
 
     with joined() as team:
@@ -78,7 +80,11 @@ def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *,
         with team.handed_out(run, goes_on=begun is not None) as shared:
             if shared is not None:
                 dataset = team.in_turn(lambda: begun or reopen(shared, data_config))
-                carry_on(dataset, shared, team)
+                carry_on(dataset, shared, team)  # which has nothing to do where a refit is resumed
+                if shared.read_config()["training"]["requested"].get("refit", False):
+                    if team.leads and not run.metrics.exists():
+                        evaluate_split(run, dataset)
+                    refit(dataset, shared, team)
 
 
 def _begun(
@@ -92,7 +98,7 @@ def _begun(
 
     if resume and run.config.exists():
         require_same(run, data, data_config=data_config, config=config)
-        if run.trained:
+        if run.finished:
             say(f"{run.folder} is trained already")
             return None
         dataset = reopen(run, data_config)
@@ -127,6 +133,7 @@ def evaluate(run: Run, *, split: str, data_config: DataConfig) -> dict[str, Any]
 
     launch.refuse_several("evaluate")
     dataset = reopen(run, data_config)
+    _require_finished(run)
     with _held(run):
         return evaluate_split(run, dataset, split=split)
 
@@ -141,12 +148,18 @@ def export(run: Run, *, data_config: DataConfig, config: ExportConfig | None = N
     launch.refuse_several("export")
     config = config or ExportConfig()
     dataset = reopen(run, data_config)
+    _require_finished(run)
     with _held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
         if config.int8:
             return export_int8(run, dataset, bound=config.int8_bound).folder
         return export_bundle(run, dataset).folder
+
+
+def _require_finished(run: Run) -> None:
+    if run.trained and not run.finished:
+        raise RunError(f"the refit of {run.folder} has not ended: go on with `darkroom train … --resume`")
 
 
 def share(run: str | Path, folder: Path, *, licence: str | None) -> Path:
@@ -175,7 +188,8 @@ def run_all(
     with _timed(seconds, "data and training"):
         train(data, run, data_config=data_config, config=config, resume=resume, overwrite=overwrite)
     with _timed(seconds, "evaluation"):
-        evaluate(run, split="validation", data_config=data_config)
+        if not run.refitted:  # what was measured before the refit stays
+            evaluate(run, split="validation", data_config=data_config)
         if "test" not in run.read_metrics():
             evaluate(run, split="test", data_config=data_config)
     with _timed(seconds, "export"):

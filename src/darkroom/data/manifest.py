@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,11 @@ class Manifest:
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Ids of the pictures of `split`, ascending."""
         return np.array([row.id for row in self.rows if row.split == split], dtype=np.int64)
+
+    def with_validation_to_train_on(self) -> "Manifest":
+        """The same pictures, those of validation among those to train on."""
+        rows = (replace(row, split="train") if row.split == "validation" else row for row in self.rows)
+        return replace(self, rows=tuple(rows))
 
     def labels(self) -> npt.NDArray[np.int64]:
         """Index into `classes` of every row, shape (N,)."""

@@ -16,7 +16,8 @@ from darkroom.config import DataConfig
 from darkroom.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-MOST_VALIDATION = 5000
+MOST_VALIDATION = 2500
+"""They tell an accuracy of 90 % to within 0.6 points (a standard error); more are worth more to learn from."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
         raise UsageError(f"--split is {split}: give validation or test")
     if len(dataset.manifest.indices(split)) == 0:
         raise UsageError(f"the {split} split is empty: nothing can be measured on it")
+    if split == "validation" and run.refitted:
+        raise UsageError(f"{run.folder} was refitted on validation, which cannot judge it any more: give --split test")
     metrics = _metrics_so_far(run)
     if split == "test":
         if "validation" not in metrics:
@@ -40,7 +42,7 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
     predictions = _predict(run, dataset, split)
     if split == "validation":
         metrics |= _calibrate(predictions)
-        metrics["train_seconds"] = run.read_config()["training"]["result"]["seconds"]
+    metrics["train_seconds"] = run.train_seconds
     classes = dataset.manifest.classes
     answers = probabilities(predictions.logits, metrics["temperature"])
     metrics[split] = measure(predictions.labels, answers, classes)

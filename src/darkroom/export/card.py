@@ -139,7 +139,7 @@ def _training(config: Content) -> Paragraphs:
         f"Recipe `{settings['recipe']}`, seed {config['seed']}: {result['epochs']} epochs ({result['steps']:,} steps) "
         f"in {result['seconds'] / 60:.1f} minutes on {machine['cores']} cores of {_text(machine['processor'])} "
         f"({training['device']}, {training['threads']} threads, {arithmetic}), {config['created'][:10]}. "
-        f"The weights are those of epoch {result['best_epoch']}."
+        + (_refit(training) or f"The weights are those of epoch {result['best_epoch']}.")
     )
     yield (
         f"Network `{network['kind']}`: {network['parameters']:,} parameters, "
@@ -152,6 +152,19 @@ def _training(config: Content) -> Paragraphs:
     )
     rows = dict([*_settings(network["architecture"]), *_settings(settings)])
     yield _table(("setting", "value"), rows.items())
+
+
+def _refit(training: Content) -> str:
+    """What a refit did; empty where there was none."""
+    refit = training.get("refit")
+    if not refit:
+        return ""
+    return (
+        f"Validation chose epoch {training['result']['best_epoch']}; then a new network was trained with the same "
+        f"settings on {refit['pictures']:,} pictures, those of validation among them ({refit['steps']:,} steps in "
+        f"{refit['seconds'] / 60:.1f} minutes). The weights are the new ones. What is said of validation, temperature "
+        "and threshold comes from the network before, since no picture was left to judge this one but those of test."
+    )
 
 
 def _settings(values: Content) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 from darkroom.bundle import Bundle, BundleInfo
 from darkroom.data.dataset import DataSet
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
-from darkroom.errors import ExportError
+from darkroom.errors import ExportError, UsageError
 from darkroom.evaluation.calibration import fit_temperature, not_sure_threshold, probabilities
 from darkroom.evaluation.metrics import measure
 from darkroom.export.onnx_bundle import (
@@ -55,6 +55,11 @@ def export_int8(run: Run, dataset: DataSet, *, bound: float) -> Bundle:
         ExportError: int8 loses more than `bound` points of validation accuracy, or a graph is not computed right.
         RunError: the run is not trained or not evaluated.
     """
+    if run.refitted:
+        raise UsageError(
+            f"{run.folder} was refitted on validation, by which --int8 would be judged: export without it, "
+            "or train without --refit"
+        )
     fp32 = export_graph(deployed_network(run), run, dataset)
     say("Quantising the graph to int8")
     graph = quantise(fp32.graph, calibration_batches(dataset))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 AIM = 0.98
-"""Part of the budget that is planned: a little less than all, since nobody minds the rest, and minutes are a promise."""
+"""Part of the budget that is planned for: minutes are a promise, and nobody minds a little less."""
 
 TOLERANCE = 0.02
 """The plan is left alone while its end is expected within this part of the budget around the aim."""

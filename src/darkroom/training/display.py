@@ -1,5 +1,6 @@
 """Live progress of training: a bar on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,10 +35,15 @@ class Display:
         self._last_line = time.monotonic()
         say(
             f"epoch {row['epoch']:>3.0f}/{epochs}  loss {row['train_loss']:.3f}  "
-            f"train {row['train_accuracy']:6.2%}  validation {row['validation_accuracy']:6.2%}"
-            f"{' *' if best else '  '} {row['images_per_second']:>7,.0f} pictures/s  "
+            f"train {row['train_accuracy']:6.2%}  {_validation(row, best=best)}"
+            f"{row['images_per_second']:>7,.0f} pictures/s  "
             f"{clock(row['elapsed'])}, {clock(seconds_left)} left"
         )
+
+
+def _validation(row: Mapping[str, float], *, best: bool) -> str:
+    accuracy = row["validation_accuracy"]
+    return "" if math.isnan(accuracy) else f"validation {accuracy:6.2%}{' *' if best else '  '} "
 
 
 @contextmanager

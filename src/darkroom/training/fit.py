@@ -46,7 +46,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True)
 class Validation:
-    """The pictures that choose the best epoch."""
+    """The pictures that choose the best epoch; without any, the last epoch is it."""
 
     pixels: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -55,7 +55,12 @@ class Validation:
     def score(
         self, state: State, arithmetic: Arithmetic, device: torch.device, team: Team = ALONE
     ) -> tuple[float, float]:
-        """Accuracy and log loss of the network whose predictions count; each process looks at its part."""
+        """Accuracy and log loss of the network whose predictions count, NaN without pictures.
+
+        Each process looks at its part.
+        """
+        if not len(self.indices):
+            return math.nan, math.nan
         part = np.array_split(self.indices, team.size)[team.rank]
         correct, loss = 0.0, 0.0
         if len(part):
@@ -99,6 +104,7 @@ def fit(
                     break
                 whole = batches.pictures_in(state.step)
                 set_learning_rate(state)
+                pictures = resize(pictures, state.resolution.side(state.plan.midway))
                 totals = forward_backward(
                     state.network, state.optimiser, pictures, targets, settings, arithmetic, class_weights, whole=whole
                 )
@@ -106,17 +112,18 @@ def fit(
                 state.optimiser.step()
                 if state.average is not None:
                     state.average.update_parameters(state.network)
+                cost = state.resolution.cost(state.plan.midway)
                 state.plan.advance()
                 state.step += 1
                 state.sums.add(loss, correct, whole)
-                clock.step_done()
+                clock.step_done(cost)
                 if clock.look.due():
                     look(state, display, clock, settings, loss=loss.item(), pictures=whole)
                 keep(state, keeper, clock, stop, team, settings)
             require_finite_loss(state, settings)
             state.sums.seconds += clock.stamp()  # the device has caught up
             accuracy, log_loss = validation.score(state, arithmetic, batches.device, team)
-            if not math.isfinite(log_loss):
+            if len(validation.indices) and not math.isfinite(log_loss):
                 where = f"the validation of epoch {state.epoch}"
                 raise TrainingError(non_finite(f"the loss is not finite in {where}", settings))
             finish_epoch(state, clock, accuracy=accuracy, loss=log_loss)
@@ -162,6 +169,14 @@ def forward_backward(
     return totals
 
 
+def resize(pictures: Tensor, side: int) -> Tensor:
+    """Views (N, 3, S, S) at `side` pixels, each the mean of what it covers."""
+    if side == pictures.shape[-1]:
+        return pictures
+    resized = F.interpolate(pictures, size=(side, side), mode="area")
+    return resized.contiguous(memory_format=torch.channels_last)
+
+
 def set_learning_rate(state: State) -> None:
     """Scale the peak rate of every group by the schedule's factor in the middle of the coming step.
 
@@ -194,7 +209,7 @@ def look(state: State, display: Display, clock: "Clock", settings: Settings, *, 
         epochs=state.plan.epochs,
         done=state.plan.done / state.plan.total_steps,
         loss=loss,
-        speed=pictures / max(clock.step_seconds, 1e-9),
+        speed=pictures / max(clock.step_seconds * state.resolution.cost(state.plan.progress), 1e-9),
         seconds_left=clock.seconds_left(),
     )
 
@@ -249,6 +264,7 @@ class Clock:
         self._last = now()
         self._last_step = state.elapsed
         self.step_seconds = speed.step_seconds
+        """Of a step at full size."""
         self._validation_steps = speed.epoch_seconds / speed.step_seconds if speed.step_seconds else 0.0
 
     @property
@@ -263,16 +279,22 @@ class Clock:
         self._state.elapsed += passed
         return passed
 
-    def step_done(self) -> None:
-        """Time the step, and change the plan if the budget would be missed."""
+    @property
+    def step_seconds_to_go(self) -> float:
+        """Expected time of the steps that are left, on average."""
+        return self.step_seconds * self._state.resolution.cost_to_go(self._state.plan.progress)
+
+    def step_done(self, cost: float = 1.0) -> None:
+        """Time the step, which cost that much of one at full size; change the plan if the budget would be missed."""
         seconds = self.stamp()
         self._state.sums.seconds += seconds
         self._last_step = self._state.elapsed
         # A running mean over about 20 steps: new enough to notice a slower machine, long enough to ignore a hiccup.
-        self.step_seconds = seconds if not self.step_seconds else 0.95 * self.step_seconds + 0.05 * seconds
+        whole = seconds / cost
+        self.step_seconds = whole if not self.step_seconds else 0.95 * self.step_seconds + 0.05 * whole
         if self._state.plan.done > 5:
             self._state.plan.adjust(
-                elapsed=self._state.elapsed, step_seconds=self.step_seconds, epoch_seconds=self.epoch_seconds
+                elapsed=self._state.elapsed, step_seconds=self.step_seconds_to_go, epoch_seconds=self.epoch_seconds
             )
 
     def epoch_done(self) -> None:
@@ -283,7 +305,7 @@ class Clock:
 
     def seconds_left(self) -> float:
         """Expected time to the end of the plan."""
-        return self._state.plan.seconds_left(step_seconds=self.step_seconds, epoch_seconds=self.epoch_seconds)
+        return self._state.plan.seconds_left(step_seconds=self.step_seconds_to_go, epoch_seconds=self.epoch_seconds)
 
 
 class Timer:

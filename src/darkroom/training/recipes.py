@@ -19,6 +19,7 @@ COMMON: dict[str, Any] = {
     "convolutions": 2,
     "dropout": 0.0,
     "crop_scale": 1.0,
+    "resize_from": 1.0,
     "colour_jitter": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
@@ -26,7 +27,7 @@ COMMON: dict[str, Any] = {
 
 RECIPES: dict[str, dict[str, Any]] = {
     "quick": COMMON,
-    "best": COMMON,
+    "best": COMMON | {"width": 1.5},
     "photo": COMMON
     | {
         "schedule": "one-cycle",
@@ -34,6 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dropout": 0.2,
         "translate": 0,
         "crop_scale": 0.35,
+        "resize_from": 0.5,
         "colour_jitter": 0.3,
     },
 }
@@ -46,16 +48,19 @@ class Rung:
     epochs: float
     width: float
     convolutions: int
+    cutout: float = 0.0
+    """Side of what is blanked, of the picture's: long trainings learn the pictures by heart without it."""
 
 
+SHORT = (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2))
 LADDERS: dict[str, tuple[Rung, ...]] = {
-    "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2)),
-    "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2)),
+    "quick": SHORT,
+    "best": (*SHORT, Rung(12, 1.0, 2, cutout=0.25), Rung(15, 1.5, 2, cutout=0.25)),
     "photo": (Rung(0, 1.0, 2),),
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
 
-The step to width 1 at 5 epochs is measured (docs/lab-notes.md), those below it are judgement.
+The step to width 1 at 5 epochs is measured (docs/lab-notes.md), the others are judgement.
 """
 
 OPTIMISERS: dict[str, dict[str, float]] = {
@@ -67,7 +72,9 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 
 REFERENCE_BATCH = 512
 
-FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_800_000, "photo": 120_000}
+MOST_VIEWS: Views = 6
+
+FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
 
 
@@ -92,6 +99,7 @@ class Settings:
     convolutions: int
     dropout: float
     augmentation: Augmentation
+    resize_from: float
     views: Views
     precision: Precision
     memory_format: MemoryFormat
@@ -114,12 +122,13 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
         "batch_size": _batch_size(pictures, image_size),
         "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
         "translate": round(image_size / 16),
-        "cutout": image_size // 4 if recipe == "best" else 0,  # long trainings learn the pictures by heart without it
+        "cutout": round(LADDERS[recipe][-1].cutout * image_size),
     }
     values |= RECIPES[recipe]
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     given = {name: value for name, value in given.items() if value is not None}
     values |= given | {"recipe": recipe}
+    values.setdefault("views", MOST_VIEWS if recipe == "best" and values["flip"] else 1)
     values = OPTIMISERS[values["optimiser"]] | values
     if "learning_rate" not in given:
         values["learning_rate"] *= (values["batch_size"] / REFERENCE_BATCH) ** 0.5

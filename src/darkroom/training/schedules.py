@@ -1,4 +1,4 @@
-"""Learning rate as a factor of its peak, by how far the training has come (0 to 1)."""
+"""Learning rate, as a factor of its peak, and size of the pictures, by how far the training has come (0 to 1)."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from darkroom.config import Schedule
 WARM_UP = 0.05
 PEAK_AT = 0.2
 PLATEAU_FACTOR = 0.3
+GROWN_AT = 0.7
 
 
 def one_cycle(progress: float) -> float:
@@ -21,6 +22,37 @@ def cosine(progress: float) -> float:
     if progress < WARM_UP:
         return progress / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Progressive resizing: small pictures first, which cost less, then larger ones (Tan and Le 2021, section 4).
+
+    The side grows linearly from `start` of `full` pixels to all of them, and stays there for the last part of training.
+    """
+
+    full: int
+    start: float = 1.0
+
+    def side(self, progress: float) -> int:
+        """Side of the pictures in pixels, in eighths of the full one."""
+        step = max(1, self.full // 8)
+        return self.full - step * round(self.full * (1 - self._share(progress)) / step)
+
+    def cost(self, progress: float) -> float:
+        """What a step costs, of one at full size: convolutions take time for every pixel."""
+        return (self.side(progress) / self.full) ** 2
+
+    def cost_to_go(self, progress: float) -> float:
+        """Mean of that from `progress` to the end."""
+        if progress >= GROWN_AT:
+            return 1.0
+        here = self._share(progress)
+        growing = (GROWN_AT - progress) * (1 + here + here**2) / 3  # the integral of the share's square
+        return (growing + 1 - GROWN_AT) / (1 - progress)
+
+    def _share(self, progress: float) -> float:
+        return self.start + (1 - self.start) * min(1.0, progress / GROWN_AT)
 
 
 @dataclass

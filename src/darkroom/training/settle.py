@@ -23,7 +23,9 @@ from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.fit import forward_backward
 from darkroom.training.machine import Arithmetic
-from darkroom.training.recipes import LADDERS, Settings, complete
+from darkroom.training.recipes import LADDERS, Rung, Settings, complete
+from darkroom.training.refit import first_share
+from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, new_network, optimiser_of, plain
 
 PROBE_SECONDS = 0.5
@@ -52,11 +54,14 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     if config.minutes is None:
         plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED
     else:
-        settings = _climb(probe, new, settings, config)
+        minutes = config.minutes * (first_share(dataset) if config.refit else 1)
+        if config.width is None and config.convolutions is None:
+            settings = _climb(probe, new, settings, config, seconds=60 * minutes)
         network = new(_architecture(dataset, settings))
         speed = probe.speed(network, settings)
         spent = time.perf_counter() - started
-        plan = plan_minutes(config.minutes, steps_an_epoch=batches.steps, spent=spent, speed=speed)
+        average = replace(speed, step_seconds=speed.step_seconds * _growth(dataset, settings))
+        plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
     training = {
         "requested": plain(asdict(config)),
         "settings": _after_planning(settings, plan).to_json(),
@@ -95,18 +100,36 @@ def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
 
 
 def _climb(
-    probe: "Probe", new: Callable[[cnn.Architecture], nn.Module], settings: Settings, config: TrainConfig
+    probe: "Probe",
+    new: Callable[[cnn.Architecture], nn.Module],
+    settings: Settings,
+    config: TrainConfig,
+    *,
+    seconds: float,
 ) -> Settings:
-    """The settings with the dearest network of the recipe's ladder of which enough epochs fit into the minutes."""
-    if config.minutes is None or config.width is not None or config.convolutions is not None:
-        return settings
+    """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds."""
     cheapest, *dearer = LADDERS[settings.recipe]
+    side, measured = probe.dataset.preprocessing.width, dict[tuple[float, int], float]()
     for rung in reversed(dearer):
-        tried = replace(settings, width=rung.width, convolutions=rung.convolutions)
-        seconds = probe.step_seconds(new(_architecture(probe.dataset, tried)), tried, seconds=PROBE_SECONDS)
-        if config.minutes * 60 >= rung.epochs * seconds * probe.batches.steps:
+        tried = _on(rung, settings, config, side=side)
+        network = (rung.width, rung.convolutions)
+        if network not in measured:
+            built = new(_architecture(probe.dataset, tried))
+            measured[network] = probe.step_seconds(built, tried, seconds=PROBE_SECONDS)
+        if seconds >= rung.epochs * measured[network] * _growth(probe.dataset, tried) * probe.batches.steps:
             return tried
-    return replace(settings, width=cheapest.width, convolutions=cheapest.convolutions)
+    return _on(cheapest, settings, config, side=side)
+
+
+def _growth(dataset: DataSet, settings: Settings) -> float:
+    """What a step costs on average, of one at full size."""
+    return Resolution(dataset.preprocessing.width, settings.resize_from).cost_to_go(0)
+
+
+def _on(rung: Rung, settings: Settings, config: TrainConfig, *, side: int) -> Settings:
+    cutout = round(rung.cutout * side) if config.cutout is None else config.cutout
+    augmentation = replace(settings.augmentation, cutout=cutout)
+    return replace(settings, width=rung.width, convolutions=rung.convolutions, augmentation=augmentation)
 
 
 @dataclass(frozen=True)

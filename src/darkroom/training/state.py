@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from darkroom import files
 from darkroom.errors import RunError
 from darkroom.training.budget import Plan
-from darkroom.training.schedules import LearningRate
+from darkroom.training.schedules import LearningRate, Resolution
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def beaten_by(self, accuracy: float, loss: float) -> bool:
-        """Higher accuracy wins, then lower loss."""
-        return (accuracy, -loss) > (self.accuracy, -self.loss)
+        """Higher accuracy wins, then lower loss; without validation (NaN) the later epoch does."""
+        return math.isnan(accuracy) or (accuracy, -loss) > (self.accuracy, -self.loss)
 
 
 def _zero() -> Tensor:
@@ -61,6 +61,7 @@ class State:
     learning_rate: LearningRate
     plan: Plan
     patience: int
+    resolution: Resolution
     epoch: int = 1
     step: int = 0
     waited: int = 0

@@ -4,6 +4,7 @@ A new run and a resumed one differ only in whether the first two are called: bot
 config.json, so that neither can know anything that the other does not.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from darkroom.training.machine import Arithmetic
 from darkroom.training.normalisation import share_statistics
 from darkroom.training.optimisers import build_optimiser
 from darkroom.training.recipes import Settings
-from darkroom.training.schedules import LearningRate
+from darkroom.training.schedules import LearningRate, Resolution
 from darkroom.training.state import State
 
 LEAST_PATIENCE = 10
@@ -162,6 +163,7 @@ def _build_state(
         learning_rate=LearningRate(settings.schedule),
         plan=Plan(**training["plan"]),
         patience=settings.patience or LEAST_PATIENCE,
+        resolution=Resolution(architecture.image_size, settings.resize_from),
         elapsed=training["spent"],
     )
 
@@ -207,9 +209,11 @@ def _announce(content: Mapping[str, Any], settings: Settings, arithmetic: Arithm
 
 def _finish(run: Run, content: dict[str, Any], final: State) -> None:
     save_network(run, final.best.weights)
+    content["training"].pop("refit", None)  # of weights that were lost, and are not yet put in place again
+    judged = math.isfinite(final.best.accuracy)  # a refit is not: it leaves no picture to judge it
     content["training"]["result"] = {
         "best_epoch": final.best.epoch,
-        "best_validation_accuracy": final.best.accuracy,
+        "best_validation_accuracy": final.best.accuracy if judged else None,
         "epochs": len(final.history),
         "steps": final.plan.done,
         "planned_steps": final.plan.total_steps,
@@ -218,10 +222,8 @@ def _finish(run: Run, content: dict[str, Any], final: State) -> None:
     }
     run.write_config(content)
     why = "no better result for a while" if final.stopped_early else "plan done"
-    say(
-        f"Trained in {clock(final.elapsed)} ({why}); best epoch {final.best.epoch}, "
-        f"validation accuracy {final.best.accuracy:.2%}"
-    )
+    best = f"; best epoch {final.best.epoch}, validation accuracy {final.best.accuracy:.2%}" if judged else ""
+    say(f"Trained in {clock(final.elapsed)} ({why}){best}")
 
 
 def require_same(run: Run, data: str, *, data_config: DataConfig, config: TrainConfig) -> None:
@@ -236,11 +238,10 @@ def require_same(run: Run, data: str, *, data_config: DataConfig, config: TrainC
     for given, before in pairs:
         now, default = plain(asdict(given)), plain(asdict(type(given)()))
         for name in now.keys() - NOT_COMPARED:
-            if now[name] != default[name] and now[name] != before[name]:
+            then = before.get(name, default[name])
+            if now[name] not in (default[name], then):
                 option = "--" + name.replace("_", "-")
-                raise UsageError(
-                    f"{option} is {now[name]} but the run was started with {before[name]}: leave it out to resume"
-                )
+                raise UsageError(f"{option} is {now[name]} but the run was started with {then}: leave it out to resume")
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
