@@ -35,10 +35,10 @@ def settled(dataset: DataSet, **options: object) -> dict[str, object]:
 def test_the_network_follows_the_epochs_that_fit(
     dataset: DataSet, monkeypatch: pytest.MonkeyPatch, recipe: str, epochs_that_fit: float, rung: int
 ) -> None:
-    def fake(self: Probe, *_: object, seconds: float) -> float:
+    def fake(self: Probe, *_: object) -> float:
         return 60 / epochs_that_fit / self.batches.steps
 
-    monkeypatch.setattr(Probe, "step_seconds", fake)
+    monkeypatch.setattr(Probe, "time_steps", fake)
     settings, wanted = settled(dataset, minutes=1, recipe=recipe), LADDERS[recipe][rung]
     assert (settings["width"], settings["convolutions"]) == (wanted.width, wanted.convolutions)
     assert settings["augmentation"]["cutout"] == 16 * wanted.cutout
@@ -49,26 +49,27 @@ def test_the_network_follows_the_epochs_that_fit(
 def test_a_network_on_two_rungs_is_measured_once(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fake(self: Probe, network: torch.nn.Module, settings: Settings, *, seconds: float) -> float:
+    def fake(self: Probe, network: torch.nn.Module, settings: Settings) -> float:
         tried.append(settings.width)
         return 1000.0
 
-    monkeypatch.setattr(Probe, "step_seconds", fake)
+    monkeypatch.setattr(Probe, "time_steps", fake)
     assert settled(dataset, minutes=1, recipe="best")["width"] == BEST[0].width
-    *on_the_ladder, chosen = tried
-    assert on_the_ladder == [1.5, 1.0, 0.7]
-    assert chosen == BEST[0].width
+    assert tried == [1.5, 1.0, 0.7, 0.5]
+    tried.clear()
+    assert settled(dataset, minutes=10_000, recipe="best")["width"] == BEST[-1].width
+    assert tried == [1.5], "not again for the plan"
 
 
 def test_speeds_are_those_of_each_network(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fake(self: Probe, network: torch.nn.Module, settings: Settings, *, seconds: float) -> float:
+    def fake(self: Probe, network: torch.nn.Module, settings: Settings) -> float:
         parameters = sum(p.numel() for p in network.parameters())
         tried.append((settings.width, parameters))
         return 1000.0 if settings.width > 0.5 else 0.001  # the dear ones are far too slow
 
-    monkeypatch.setattr(Probe, "step_seconds", fake)
+    monkeypatch.setattr(Probe, "time_steps", fake)
     assert settled(dataset, minutes=1)["width"] == QUICK[0].width
     assert [width for width, _ in tried] == [1.0, 0.7, 0.5]
     assert sorted({parameters for _, parameters in tried}, reverse=True) == [parameters for _, parameters in tried]

@@ -1,9 +1,8 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
-import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -50,15 +49,15 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     )
     if config.threads is None:
         threads = machine.choose_threads(network, batch, arithmetic)
-    probe = Probe(dataset, batches, arithmetic)
+    probe = Probe(dataset, batches, arithmetic, new)
     if config.minutes is None:
         plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED
     else:
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
         if config.width is None and config.convolutions is None:
-            settings = _climb(probe, new, settings, config, seconds=60 * minutes)
+            settings = _climb(probe, settings, config, seconds=60 * minutes)
         network = new(_architecture(dataset, settings))
-        speed = probe.speed(network, settings)
+        speed = probe.speed(settings)
         spent = time.perf_counter() - started
         average = replace(speed, step_seconds=speed.step_seconds * _growth(dataset, settings))
         plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
@@ -99,24 +98,14 @@ def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
     )
 
 
-def _climb(
-    probe: "Probe",
-    new: Callable[[cnn.Architecture], nn.Module],
-    settings: Settings,
-    config: TrainConfig,
-    *,
-    seconds: float,
-) -> Settings:
+def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
     """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds."""
+    side = probe.dataset.preprocessing.width
     cheapest, *dearer = LADDERS[settings.recipe]
-    side, measured = probe.dataset.preprocessing.width, dict[tuple[float, int], float]()
     for rung in reversed(dearer):
         tried = _on(rung, settings, config, side=side)
-        network = (rung.width, rung.convolutions)
-        if network not in measured:
-            built = new(_architecture(probe.dataset, tried))
-            measured[network] = probe.step_seconds(built, tried, seconds=PROBE_SECONDS)
-        if seconds >= rung.epochs * measured[network] * _growth(probe.dataset, tried) * probe.batches.steps:
+        step_seconds = probe.step_seconds(tried) * _growth(probe.dataset, tried)
+        if seconds >= rung.epochs * step_seconds * probe.batches.steps:
             return tried
     return _on(cheapest, settings, config, side=side)
 
@@ -134,28 +123,38 @@ def _on(rung: Rung, settings: Settings, config: TrainConfig, *, side: int) -> Se
 
 @dataclass(frozen=True)
 class Probe:
-    """Measures copies of networks on this machine."""
+    """Measures networks on this machine, each once."""
 
     dataset: DataSet
     batches: Batches
     arithmetic: Arithmetic
+    new: Callable[[cnn.Architecture], nn.Module]
+    measured: dict[cnn.Architecture, float] = field(default_factory=dict)
 
-    def speed(self, network: nn.Module, settings: Settings) -> Speed:
+    def speed(self, settings: Settings) -> Speed:
         """Seconds a step, and seconds a validation."""
         validation = self.dataset.manifest.indices("validation")
         sample = validation[: batch_size_for(self.dataset.preprocessing.width)]
-        trial = machine.arrange(copy.deepcopy(network), self.arithmetic)
+        trial = machine.arrange(self.new(_architecture(self.dataset, settings)), self.arithmetic)
 
         def validate() -> None:
             logits_of(trial, self.dataset.pixels, sample, device=self.batches.device, bf16=self.arithmetic.bf16)
 
         sample_seconds = float(np.median(machine.timed(validate, seconds=0.2)))
-        step_seconds = self.step_seconds(network, settings, seconds=2 * PROBE_SECONDS)
-        return Speed(step_seconds, sample_seconds * len(validation) / len(sample) / self.batches.processes)
+        return Speed(
+            self.step_seconds(settings), sample_seconds * len(validation) / len(sample) / self.batches.processes
+        )
 
-    def step_seconds(self, network: nn.Module, settings: Settings, *, seconds: float) -> float:
+    def step_seconds(self, settings: Settings) -> float:
         """The median step, augmentation and optimiser included."""
-        trial = machine.arrange(copy.deepcopy(network).train(), self.arithmetic)
+        architecture = _architecture(self.dataset, settings)
+        if architecture not in self.measured:
+            self.measured[architecture] = self.time_steps(self.new(architecture), settings)
+        return self.measured[architecture]
+
+    def time_steps(self, network: nn.Module, settings: Settings) -> float:
+        """What `step_seconds` remembers; it trains `network`."""
+        trial = machine.arrange(network.train(), self.arithmetic)
         optimiser = optimiser_of(trial, settings)
         # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
         endless = (batch for _ in iter(int, 1) for batch in self.batches.epoch(0))
@@ -166,7 +165,7 @@ class Probe:
             optimiser.step()
 
         with torch.random.fork_rng():
-            return float(np.median(machine.timed(step, seconds=seconds)))
+            return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
 
 def _after_planning(settings: Settings, plan: Plan) -> Settings:
