@@ -20,11 +20,11 @@ from training import CPU
 @pytest.mark.parametrize(
     ("image_size", "stem", "widths"),
     [
-        (8, "convolution", (64, 256)),
-        (15, "convolution", (64, 256)),
-        (16, "whitening", (64, 256)),
-        (32, "whitening", (64, 256, 256)),
-        (64, "whitening", (64, 256, 256, 256)),
+        (8, "convolution", (48, 256)),
+        (15, "convolution", (48, 256)),
+        (16, "whitening", (48, 256)),
+        (32, "whitening", (48, 256, 256)),
+        (64, "whitening", (48, 256, 256, 256)),
         (65, "convolution", (64, 128, 256)),
         (128, "convolution", (64, 128, 256, 256)),
         (224, "convolution", (64, 128, 256, 256, 256)),
@@ -39,9 +39,9 @@ def test_width_follows_the_data_and_the_wish() -> None:
     few = cnn.design(image_size=32, classes=10, pictures=300)
     many = cnn.design(image_size=32, classes=10, pictures=45_000)
     double = cnn.design(image_size=32, classes=10, pictures=45_000, width=2)
-    assert few.widths == (64, 128, 128)
-    assert many.widths == (64, 256, 256)
-    assert double.widths == (128, 512, 512)
+    assert few.widths == (48, 128, 128)
+    assert many.widths == (48, 256, 256)
+    assert double.widths == (96, 512, 512)
     assert double.stem_width == many.stem_width == 24  # whatever a 2×2 patch holds, and its negative
     photos = [cnn.design(image_size=128, classes=10, pictures=45_000, width=width) for width in (1, 2)]
     assert [photo.stem_width for photo in photos] == [32, 64]
@@ -133,7 +133,7 @@ def test_other_stems_are_left_alone_by_whitening() -> None:
 
 def test_filters_begin_as_the_identity() -> None:
     network = cnn.build(cnn.design(image_size=32, classes=10, pictures=50_000))
-    filters = network.get_submodule("stage1.down.0").weight  # (64, 24, 3, 3)
+    filters = network.get_submodule("stage1.down.0").weight  # (48, 24, 3, 3)
     features = torch.rand(1, 24, 9, 9)
     torch.testing.assert_close(torch.nn.functional.conv2d(features, filters, padding=1)[:, :24], features)
     assert filters[24:].std() > 0  # the others look for something

@@ -75,11 +75,12 @@ def design(
     `width` is a factor on all channels, `convolutions` the number of them in each stage.
     """
     small = image_size <= SMALL_PICTURE
-    side, growth = (image_size, 4) if small else (-(-image_size // 2), 2)  # wide early where that is still cheap
+    # Narrow where every pixel is looked at, which costs most; small pictures are wide right behind it.
+    side, first, growth = (image_size, 48, 6) if small else (-(-image_size // 2), 64, 2)
     widths: list[int] = []
     while side > 4 or len(widths) < 2:
         side //= 2
-        widths.append(_channels(64 * growth ** len(widths), pictures, width))
+        widths.append(_channels(first * growth ** len(widths), pictures, width))
     whitened = small and image_size >= WHITENED_FROM
     return Architecture(
         image_size=image_size,
