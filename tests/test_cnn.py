@@ -70,7 +70,14 @@ def test_any_size_trains_and_answers_for_every_class(size: int, width: float, cl
 
 def test_layer_table_against_hand_computed_numbers() -> None:
     architecture = cnn.Architecture(
-        image_size=16, classes=5, stem="whitening", stem_width=24, widths=(16, 24), convolutions=2, dropout=0.1
+        image_size=16,
+        classes=5,
+        stem="whitening",
+        stem_width=24,
+        widths=(16, 24),
+        convolutions=2,
+        dropout=0.1,
+        mirrored=False,
     )
     rows = {row.name: row for row in summarise(cnn.build(architecture), 16)}
     by_hand = {  # name: (output shape, parameters, multiply-adds)
@@ -107,7 +114,8 @@ def test_whitening_makes_patches_uncorrelated() -> None:
     network = cnn.build(cnn.design(image_size=20, classes=2, pictures=64), std=(float(smooth.std()),) * 3)
     assert not network.get_submodule("stem.0").weight.any()
     cnn.fit_whitening(network, pictures.split(10))  # a few pictures at a time
-    responses = network.get_submodule("stem.0")(network.get_submodule("normalise")(pictures))
+    both = torch.cat([pictures, pictures.flip(3)])
+    responses = network.get_submodule("stem.0")(network.get_submodule("normalise")(both))
     first = responses[:, :12].detach().permute(1, 0, 2, 3).reshape(12, -1).double()
     covariance = first @ first.T / first.shape[1]
     diagonal = covariance.diagonal()
@@ -137,6 +145,67 @@ def test_filters_begin_as_the_identity() -> None:
     features = torch.rand(1, 24, 9, 9)
     torch.testing.assert_close(torch.nn.functional.conv2d(features, filters, padding=1)[:, :24], features)
     assert filters[24:].std() > 0  # the others look for something
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_mirrored_convolution_by_hand(stride: int) -> None:
+    torch.manual_seed(0)
+    partners = torch.tensor([0, 2, 1, 3])
+    layer = cnn.Mirrored(partners, 6, stride=stride)
+    assert layer.weight.shape == (3, 4, 3, 3)
+    picture = torch.rand(1, 4, 7, 7)
+    features, mirrored = layer(picture), layer(picture.flip(3)[:, partners])
+    halves = torch.cat([features[:, 3:], features[:, :3]], dim=1)
+    torch.testing.assert_close(mirrored, halves.flip(3))
+    torch.testing.assert_close(features[:, :3], torch.nn.functional.conv2d(picture, layer.weight, None, stride, 1))
+    torch.testing.assert_close(layer.written_out()(picture), features)
+
+
+@pytest.mark.parametrize(("size", "stem"), [(8, "convolution"), (17, "whitening")])
+def test_mirror_images_have_the_same_features_in_exchanged_halves(size: int, stem: str) -> None:
+    """Exactly, where no size is odd: 8, 4, 2 pixels, and behind a whitening stem 16, 8, 4."""
+    torch.manual_seed(0)
+    architecture = cnn.design(image_size=size, classes=5, pictures=100, width=0.25, convolutions=3, mirrored=True)
+    assert architecture.stem == stem
+    network = cnn.build(architecture)
+    cnn.fit_whitening(network, [torch.rand(50, 3, size, size) * 255])
+    pictures = torch.rand(4, 3, size, size) * 255
+    features = network[: list(dict(network.named_children())).index("head")].eval()
+    one, other = features(pictures), features(pictures.flip(3))
+    torch.testing.assert_close(other, one.roll(one.shape[1] // 2, 1), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(other, one)
+
+
+def test_the_stem_knows_its_partners() -> None:
+    architecture = cnn.design(image_size=32, classes=2, pictures=100, mirrored=True)
+    network = cnn.build(architecture)
+    cnn.fit_whitening(network, [torch.rand(50, 3, 32, 32) * 255])
+    pictures, stem = torch.rand(2, 3, 32, 32) * 255, network.get_submodule("stem")
+    partners = network.get_submodule("stage1.down.0").partners
+    torch.testing.assert_close(stem(pictures.flip(3)), stem(pictures).flip(3)[:, partners], rtol=1e-4, atol=1e-4)
+
+
+def test_a_mirrored_network_is_stored_by_halves_and_loaded_whole(tmp_path: Path) -> None:
+    architecture = cnn.design(image_size=32, classes=3, pictures=100, width=0.25, mirrored=True)
+    network = cnn.build(architecture).eval()
+    cnn.fit_whitening(network, [torch.rand(50, 3, 32, 32) * 255])
+    run = Run(tmp_path)
+    write_architecture(run, architecture)
+    save_network(run, network.state_dict())
+    loaded = load_network(run)
+    assert not any(isinstance(module, cnn.Mirrored) for module in loaded.modules())
+    pictures = torch.rand(5, 3, 32, 32) * 255
+    torch.testing.assert_close(loaded(pictures), network(pictures))
+    learned, whole = (sum(p.numel() for p in net.parameters() if p.ndim == 4) for net in (network, loaded))
+    stem = 24 * 12
+    assert whole - stem == 2 * (learned - stem)
+
+
+def test_mirrored_filters_begin_as_the_identity() -> None:
+    network = cnn.build(cnn.design(image_size=32, classes=10, pictures=50_000, mirrored=True))
+    filters = network.get_submodule("stage3.rest.0").filters()
+    features = torch.rand(1, 256, 5, 5)
+    torch.testing.assert_close(torch.nn.functional.conv2d(features, filters, padding=1), features)
 
 
 def test_three_convolutions_have_a_way_around_them() -> None:

@@ -9,6 +9,9 @@
       pool        largest activation of each channel
       head        dropout, fully connected layer -> logits (K,)
 
+Where a mirrored picture shows the same class, half of the filters are the mirror images of the other half (`Mirrored`).
+The network so answers a picture and its mirror image alike and learns from both at once, for the work of one.
+
 Depth follows the picture: stages halve it until 4 pixels or fewer are left. Width follows the data: fewer channels for
 a few hundred pictures than for tens of thousands. Pooling *before* the normalisation, the whitening stem, filters that
 start as identities, and normalisation without a scale are the layout of K. Jordan's CIFAR-10 speed records
@@ -50,6 +53,7 @@ class Architecture:
     widths: tuple[int, ...]
     convolutions: int
     dropout: float
+    mirrored: bool
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for config.json."""
@@ -69,10 +73,12 @@ def design(
     width: float = 1.0,
     convolutions: int = 2,
     dropout: float = 0.0,
+    mirrored: bool = False,
 ) -> Architecture:
     """Choose depth and width from the size of the pictures and how many there are to train on.
 
-    `width` is a factor on all channels, `convolutions` the number of them in each stage.
+    `width` is a factor on all channels, `convolutions` the number of them in each stage; `mirrored` says that a
+    mirrored picture shows the same class.
     """
     small = image_size <= SMALL_PICTURE
     # Narrow where every pixel is looked at, which costs most; small pictures are wide right behind it.
@@ -90,6 +96,7 @@ def design(
         widths=tuple(widths),
         convolutions=convolutions,
         dropout=dropout,
+        mirrored=mirrored,
     )
 
 
@@ -114,16 +121,62 @@ class Normalise(nn.Module):
         return (pictures - self.mean) / self.std
 
 
+class Mirrored(nn.Conv2d):
+    """A convolution whose second half of filters are the mirror images of the first half, which alone is learned.
+
+    From a mirrored picture it makes the mirrored features, with the halves exchanged: a convolution over the group of
+    mirroring (Cohen and Welling 2016). `partners` (C,) names the channel that each input channel becomes in a mirrored
+    picture. Where a size is odd, pooling drops the last column, so that the network as a whole is not quite exact.
+    """
+
+    partners: Tensor
+
+    def __init__(self, partners: Tensor, width: int, *, stride: int = 1) -> None:
+        super().__init__(len(partners), width, 3, stride=stride, padding=1, bias=False)
+        self.weight = nn.Parameter(self.weight.detach()[: width // 2].clone())  # (width / 2, C, 3, 3)
+        self.register_buffer("partners", partners, persistent=False)
+
+    def filters(self) -> Tensor:
+        """All filters (width, C, 3, 3)."""
+        return torch.cat([self.weight, self.weight[:, self.partners].flip(3)])
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, width, H, W), of a stride the fewer."""
+        return F.conv2d(input, self.filters(), stride=self.stride, padding=self.padding)
+
+    def written_out(self) -> nn.Conv2d:
+        """The same as an ordinary convolution."""
+        channels, width = self.in_channels, self.out_channels
+        plain = nn.Conv2d(channels, width, 3, stride=self.stride[0], padding=1, bias=False)
+        plain.weight = nn.Parameter(self.filters().detach())
+        return plain
+
+
+def written_out(network: nn.Module) -> nn.Module:
+    """Replace mirrored convolutions by ordinary ones, in place: for those who run the network and do not train it."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Mirrored):
+                setattr(parent, name, child.written_out())
+    return network
+
+
+def _halves_exchanged(width: int) -> Tensor:
+    return torch.arange(width).roll(width // 2)
+
+
 class Stage(nn.Module):
     """Convolution, pooling, normalisation, GELU; then convolutions at the lower resolution, around which a third
-    convolution brings a shortcut."""
+    convolution brings a shortcut. With `partners` of the channels (C,), all convolutions are mirrored."""
 
-    def __init__(self, channels: int, width: int, convolutions: int) -> None:
+    def __init__(self, channels: int, width: int, convolutions: int, *, partners: Tensor | None = None) -> None:
         super().__init__()
-        self.down = nn.Sequential(_convolution(channels, width), nn.MaxPool2d(2), _normalisation(width), nn.GELU())
+        first = _convolution(channels, width, partners)
+        self.down = nn.Sequential(first, nn.MaxPool2d(2), _normalisation(width), nn.GELU())
+        partners = None if partners is None else _halves_exchanged(width)
         layers: list[nn.Module] = []
         for _ in range(convolutions - 1):
-            layers += [_convolution(width, width), _normalisation(width), nn.GELU()]
+            layers += [_convolution(width, width, partners), _normalisation(width), nn.GELU()]
         self.rest = nn.Sequential(*layers)
         self.shortcut = convolutions > 2
 
@@ -144,14 +197,26 @@ def build(
     layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean, std))
     layers["stem"] = _stem(architecture)
     channels = architecture.stem_width
+    partners = _partners(architecture)
     for number, width in enumerate(architecture.widths, start=1):
-        layers[f"stage{number}"] = Stage(channels, width, architecture.convolutions)
+        layers[f"stage{number}"] = Stage(channels, width, architecture.convolutions, partners=partners)
         channels = width
+        partners = None if partners is None else _halves_exchanged(width)
     layers["pool"] = nn.AdaptiveMaxPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["dropout"] = nn.Dropout(architecture.dropout)
     layers["head"] = _head(channels, architecture.classes)
     return nn.Sequential(layers)
+
+
+def _partners(architecture: Architecture) -> Tensor | None:
+    """What each channel of the stem becomes in a mirrored picture; None where mirroring changes the class."""
+    if not architecture.mirrored:
+        return None
+    if architecture.stem == "convolution":
+        return _halves_exchanged(architecture.stem_width)
+    even = torch.arange(6)  # the filters are even ones, odd ones, and the negatives of both: see fit_whitening
+    return torch.cat([even, even + 18, even + 12, even + 6])
 
 
 def _stem(architecture: Architecture) -> nn.Sequential:
@@ -161,11 +226,20 @@ def _stem(architecture: Architecture) -> nn.Sequential:
         nn.init.zeros_(convolution.weight.requires_grad_(False))
         return nn.Sequential(convolution, nn.GELU())
     stride = 1 if architecture.image_size <= SMALL_PICTURE else 2
-    return nn.Sequential(nn.Conv2d(3, width, 3, stride=stride, padding=1, bias=False), _normalisation(width), nn.GELU())
+    convolution = (
+        Mirrored(torch.arange(3), width, stride=stride)
+        if architecture.mirrored
+        else nn.Conv2d(3, width, 3, stride=stride, padding=1, bias=False)
+    )
+    return nn.Sequential(convolution, _normalisation(width), nn.GELU())
 
 
-def _convolution(channels: int, width: int) -> nn.Conv2d:
+def _convolution(channels: int, width: int, partners: Tensor | None) -> nn.Conv2d:
     """3×3; the first filters begin as the identity, so that the picture reaches the last stage from the first step."""
+    if partners is not None:
+        mirrored = Mirrored(partners, width)
+        nn.init.dirac_(mirrored.weight.data[: channels // 2])  # their mirror images pass on the other half
+        return mirrored
     convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:channels])
     return convolution
@@ -189,7 +263,8 @@ def _head(channels: int, classes: int) -> nn.Linear:
 def fit_whitening(network: nn.Module, pictures: Iterable[Tensor]) -> None:
     """Set a whitening stem from batches of training pictures (N, 3, S, S), 0 to 255; other stems stay as they are.
 
-    The filters are the principal components of 2×2 patches, scaled to unit variance, and their negatives, so that the
+    The filters are the principal components of 2×2 patches and their mirror images, scaled to unit variance: six that
+    mirroring leaves as they are, six that it turns into their negatives; then the negatives of all, so that the
     activation behind them loses nothing.
     """
     normalise, convolution = network.get_submodule("normalise"), network.get_submodule("stem.0")
@@ -200,6 +275,17 @@ def fit_whitening(network: nn.Module, pictures: Iterable[Tensor]) -> None:
         patches = F.unfold(normalise(batch.cpu()), 2).transpose(1, 2).reshape(-1, 12).double()  # (N · (S-1)², 12)
         covariance += patches.T @ patches
         count += len(patches)
-    variances, components = torch.linalg.eigh(covariance / count)
-    filters = (components / (variances + WHITENING_FLOOR).sqrt()).T.reshape(12, 3, 2, 2)
+    filters = torch.cat([_principal(covariance / count, sign) for sign in (1, -1)]).reshape(12, 3, 2, 2)
     convolution.weight.copy_(torch.cat([filters, -filters]))
+
+
+def _principal(covariance: Tensor, sign: int) -> Tensor:
+    """Whitening filters (6, 12) among the even (sign 1) or odd (-1) ones, for patches (3, 2, 2) of that covariance.
+
+    Of patches together with their mirror images, no even filter's response is correlated with an odd one's.
+    """
+    left, right = torch.eye(12, dtype=covariance.dtype).reshape(12, 6, 2).unbind(2)  # columns of a patch
+    basis = (left + sign * right) / 2**0.5  # (12, 6)
+    variances, components = torch.linalg.eigh(basis.T @ covariance @ basis)
+    filters: Tensor = (basis @ (components / (variances + WHITENING_FLOOR).sqrt())).T
+    return filters

@@ -34,4 +34,4 @@ def load_network(run: Run) -> nn.Module:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise RunError(f"{run.weights} cannot be read ({reason}): train again with --overwrite") from error
-    return with_views(network, content["network"].get("views", 1)).eval()
+    return with_views(cnn.written_out(network), content["network"].get("views", 1)).eval()

@@ -95,6 +95,7 @@ def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
         width=settings.width,
         convolutions=settings.convolutions,
         dropout=settings.dropout,
+        mirrored=settings.augmentation.flip,
     )
 
 
