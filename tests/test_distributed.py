@@ -202,6 +202,26 @@ def assert_one_can_go_on(case: Case, run: Run) -> None:
     assert after[2]["train_loss"] != before[2]["train_loss"]
 
 
+def test_a_refit_killed_and_resumed_to_the_same_bits(case: Case) -> None:
+    ended = case.train("refitted", "--refit")
+    assert ended.code == 0, ended.told
+    run, other = case.run("refitted"), case.run("killed")
+    assert run.refitted
+    assert case.run("whole").weights.read_bytes() != run.weights.read_bytes()
+    assert [path.name for path in (case.folder / "1").iterdir()] == ["cache"]
+
+    killed = case.train("killed", "--refit", SIGNAL=f"{int(signal.SIGKILL)} 1 22")  # the first training has 15 + 3
+    assert killed.code != 0
+    assert_lost(killed)
+    assert other.trained
+    assert not other.finished
+    assert final(Run(other.refit))["plan"]["done"] == 3
+    resumed = case.train("killed", "--refit", "--resume")
+    assert resumed.code == 0, resumed.told
+    assert other.weights.read_bytes() == run.weights.read_bytes()
+    assert other.read_metrics()["validation"] == run.read_metrics()["validation"]
+
+
 def relative_distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     first, second = (torch.cat([value.double().view(-1) for value in state.values()]) for state in (one, other))
     return float((first - second).norm() / first.norm())

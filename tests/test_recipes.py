@@ -91,7 +91,7 @@ def test_rules_from_the_data_stay_sensible(size: int, pictures: int) -> None:
 
 def test_the_best_recipe_hides_parts_and_answers_from_all_views() -> None:
     settings = complete(TrainConfig(recipe="best"), image_size=32, pictures=45_000)
-    assert (settings.augmentation.cutout, settings.views) == (8, 6)
+    assert (settings.augmentation.translate, settings.augmentation.cutout, settings.views) == (4, 8, 6)
     assert complete(TrainConfig(recipe="best", views=2), image_size=32, pictures=45_000).views == 2
     assert complete(TrainConfig(recipe="best", flip=False), image_size=32, pictures=45_000).views == 1
     assert complete(TrainConfig(recipe="best"), image_size=8, pictures=45_000).views == 1, "mirrored signs are others"

@@ -41,7 +41,8 @@ def test_the_network_follows_the_epochs_that_fit(
     monkeypatch.setattr(Probe, "time_steps", fake)
     settings, wanted = settled(dataset, minutes=1, recipe=recipe), LADDERS[recipe][rung]
     assert (settings["width"], settings["convolutions"]) == (wanted.width, wanted.convolutions)
-    assert settings["augmentation"]["cutout"] == 16 * wanted.cutout
+    for name, value in wanted.augmentation(16).items():
+        assert settings["augmentation"][name] == value
     given = settled(dataset, minutes=1, recipe=recipe, cutout=3)
     assert (given["width"], given["augmentation"]["cutout"]) == (wanted.width, 3)
 

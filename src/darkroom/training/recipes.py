@@ -48,14 +48,18 @@ class Rung:
     epochs: float
     width: float
     convolutions: int
-    cutout: float = 0.0
-    """Side of what is blanked, of the picture's: long trainings learn the pictures by heart without it."""
+    long: bool = False
+    """Whether so many epochs learn the pictures by heart without stronger augmentation."""
+
+    def augmentation(self, side: int) -> dict[str, int]:
+        """Pixels by which pictures of `side` are moved, and side of what is blanked in them."""
+        return {"translate": round(side / (8 if self.long else 16)), "cutout": round(side / 4) if self.long else 0}
 
 
 SHORT = (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2))
 LADDERS: dict[str, tuple[Rung, ...]] = {
     "quick": SHORT,
-    "best": (*SHORT, Rung(12, 1.0, 2, cutout=0.25), Rung(15, 1.5, 2, cutout=0.25)),
+    "best": (*SHORT, Rung(12, 1.0, 2, long=True), Rung(15, 1.5, 2, long=True)),
     "photo": (Rung(0, 1.0, 2),),
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
@@ -121,8 +125,7 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
         "epochs": min(60, max(8, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
         "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
-        "translate": round(image_size / 16),
-        "cutout": round(LADDERS[recipe][-1].cutout * image_size),
+        **LADDERS[recipe][-1].augmentation(image_size),
     }
     values |= RECIPES[recipe]
     given = {field.name: getattr(config, field.name) for field in fields(config)}

@@ -22,7 +22,7 @@ from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.fit import forward_backward
 from darkroom.training.machine import Arithmetic
-from darkroom.training.recipes import LADDERS, Rung, Settings, complete
+from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete
 from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, new_network, optimiser_of, plain
@@ -117,8 +117,10 @@ def _growth(dataset: DataSet, settings: Settings) -> float:
 
 
 def _on(rung: Rung, settings: Settings, config: TrainConfig, *, side: int) -> Settings:
-    cutout = round(rung.cutout * side) if config.cutout is None else config.cutout
-    augmentation = replace(settings.augmentation, cutout=cutout)
+    """The settings with the rung's network, and its augmentation where the recipe and the user leave it open."""
+    fixed = RECIPES[settings.recipe] | {name: value for name, value in vars(config).items() if value is not None}
+    changed: dict[str, Any] = {name: value for name, value in rung.augmentation(side).items() if name not in fixed}
+    augmentation = replace(settings.augmentation, **changed)
     return replace(settings, width=rung.width, convolutions=rung.convolutions, augmentation=augmentation)
 
 
