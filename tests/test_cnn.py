@@ -201,6 +201,13 @@ def test_a_mirrored_network_is_stored_by_halves_and_loaded_whole(tmp_path: Path)
     assert whole - stem == 2 * (learned - stem)
 
 
+def test_mirrored_filters_behind_the_stem_begin_by_passing_all_on() -> None:
+    network = cnn.build(cnn.design(image_size=32, classes=10, pictures=50_000, mirrored=True))
+    filters = network.get_submodule("stage1.down.0").filters()  # (48, 24, 3, 3)
+    passed = {int(filter.flatten(1).sum(1).argmax()) for filter in filters if (filter != 0).sum() == 1}
+    assert passed == set(range(24))
+
+
 def test_mirrored_filters_begin_as_the_identity() -> None:
     network = cnn.build(cnn.design(image_size=32, classes=10, pictures=50_000, mirrored=True))
     filters = network.get_submodule("stage3.rest.0").filters()

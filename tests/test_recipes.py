@@ -91,6 +91,8 @@ def test_rules_from_the_data_stay_sensible(size: int, pictures: int) -> None:
 
 def test_the_best_recipe_hides_parts_and_answers_from_all_views() -> None:
     settings = complete(TrainConfig(recipe="best"), image_size=32, pictures=45_000)
+    short = complete(TrainConfig(recipe="best", epochs=3), image_size=32, pictures=45_000)
+    assert (short.augmentation.translate, short.augmentation.cutout) == (2, 0)
     assert (settings.augmentation.translate, settings.augmentation.cutout, settings.views) == (4, 8, 6)
     assert complete(TrainConfig(recipe="best", views=2), image_size=32, pictures=45_000).views == 2
     assert complete(TrainConfig(recipe="best", flip=False), image_size=32, pictures=45_000).views == 1
@@ -170,10 +172,10 @@ def test_no_class_weights_unless_wanted() -> None:
 
 def test_what_follows_from_the_length_of_the_training() -> None:
     settings = complete(TrainConfig(), image_size=8, pictures=1000)
-    short = _after_planning(settings, plan_epochs(4, steps_an_epoch=5))
-    long = _after_planning(settings, plan_epochs(60, steps_an_epoch=1000))
+    short = _after_planning(settings, plan_epochs(4, steps_an_epoch=5), TrainConfig(), side=8)
+    long = _after_planning(settings, plan_epochs(60, steps_an_epoch=1000), TrainConfig(), side=8)
     assert (short.epochs, short.ema_decay, short.patience) == (4, 0.8, 10)
     assert (long.epochs, long.ema_decay, long.patience) == (60, 0.9995, 30)
     given = complete(TrainConfig(ema_decay=0.0, patience=2), image_size=8, pictures=1000)
-    kept = _after_planning(given, plan_epochs(60, steps_an_epoch=1000))
+    kept = _after_planning(given, plan_epochs(60, steps_an_epoch=1000), TrainConfig(), side=8)
     assert (kept.ema_decay, kept.patience) == (0.0, 2)

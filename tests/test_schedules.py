@@ -89,6 +89,7 @@ def test_warm_up_of_plateau() -> None:
 def test_pictures_grow(progress: float, side: int) -> None:
     assert Resolution(128, 0.5).side(progress) == side
     assert Resolution(128, 0.5).cost(progress) == pytest.approx((side / 128) ** 2)
+    assert Resolution(128, 0.5, 0.2).cost(progress) == pytest.approx(0.2 + 0.8 * (side / 128) ** 2)
     assert Resolution(128).side(progress) == 128
     assert Resolution(128).cost(progress) == 1
     assert Resolution(128).cost_to_go(progress) == pytest.approx(1)
@@ -103,9 +104,9 @@ def test_pictures_never_shrink_and_end_whole(full: int, start: float, progress: 
     assert resolution.side(1) == full
 
 
-@given(st.sampled_from([64, 128, 224]), st.floats(0.5, 1), st.floats(0, 0.99))
-def test_the_cost_to_go_is_the_mean_of_the_costs(full: int, start: float, progress: float) -> None:
-    resolution = Resolution(full, start)
+@given(st.sampled_from([64, 128, 224]), st.floats(0.5, 1), st.floats(0, 0.99), st.floats(0, 1))
+def test_the_cost_to_go_is_the_mean_of_the_costs(full: int, start: float, progress: float, fixed: float) -> None:
+    resolution = Resolution(full, start, fixed)
     places = [progress + (1 - progress) * (step + 0.5) / 2000 for step in range(2000)]
     mean = sum(resolution.cost(place) for place in places) / len(places)
     assert resolution.cost_to_go(progress) == pytest.approx(mean, rel=0.05)  # the sides go in steps, the formula not

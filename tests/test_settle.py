@@ -6,12 +6,13 @@ import torch
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.dataset import DataSet, prepare
 from darkroom.models import cnn
+from darkroom.training.budget import AIM, Speed
 from darkroom.training.recipes import LADDERS, Settings
 from darkroom.training.settle import Probe, settle
 from darkroom.training.train import new_network
 from training import draw_folder
 
-QUICK, BEST = LADDERS["quick"], LADDERS["best"]
+BEST = LADDERS["best"]
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +30,57 @@ def settled(dataset: DataSet, **options: object) -> dict[str, object]:
     ("recipe", "epochs_that_fit", "rung"),
     [
         *(("quick", epochs, rung) for epochs, rung in ((0.5, 0), (1.9, 0), (2.1, 1), (4.9, 1), (5.1, 2), (99, 2))),
-        *(("best", epochs, rung) for epochs, rung in ((1.9, 0), (5.1, 2), (11.9, 2), (12.1, 3), (15.1, 4), (99, 4))),
+        *(("best", epochs, rung) for epochs, rung in ((1.9, 0), (5.1, 2), (14.9, 2), (15.1, 3), (99, 3))),
     ],
 )
 def test_the_network_follows_the_epochs_that_fit(
     dataset: DataSet, monkeypatch: pytest.MonkeyPatch, recipe: str, epochs_that_fit: float, rung: int
 ) -> None:
-    def fake(self: Probe, *_: object) -> float:
+    def fake(self: Probe, settings: Settings, *, side: int) -> float:
         return 60 / epochs_that_fit / self.batches.steps
 
     monkeypatch.setattr(Probe, "time_steps", fake)
     settings, wanted = settled(dataset, minutes=1, recipe=recipe), LADDERS[recipe][rung]
     assert (settings["width"], settings["convolutions"]) == (wanted.width, wanted.convolutions)
-    for name, value in wanted.augmentation(16).items():
-        assert settings["augmentation"][name] == value
-    given = settled(dataset, minutes=1, recipe=recipe, cutout=3)
-    assert (given["width"], given["augmentation"]["cutout"]) == (wanted.width, 3)
 
 
-def test_a_network_on_two_rungs_is_measured_once(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "pixels"), [("quick", 99, (1, 0)), ("best", 11, (1, 0)), ("best", 12, (2, 4))]
+)
+def test_long_trainings_of_best_augment_more(
+    dataset: DataSet, monkeypatch: pytest.MonkeyPatch, recipe: str, epochs: int, pixels: tuple[int, int]
+) -> None:
+    def fake(self: Probe, settings: Settings) -> Speed:
+        return Speed(60 * AIM / (epochs + 0.01) / self.batches.steps, 0.0)
+
+    monkeypatch.setattr(Probe, "speed", fake)
+    monkeypatch.setattr(Probe, "step_seconds", lambda *_: 1000.0)
+    for options in ({"epochs": epochs}, {"minutes": 1, "width": 0.5}, {"minutes": 1}):
+        settings = settled(dataset, recipe=recipe, **options)
+        augmentation = settings["augmentation"]
+        assert settings["epochs"] in (epochs, epochs + 1)
+        assert (augmentation["translate"], augmentation["cutout"]) == pixels, options
+        given = settled(dataset, recipe=recipe, **options, cutout=3, translate=0)["augmentation"]
+        assert (given["translate"], given["cutout"]) == (0, 3)
+
+
+def test_what_does_not_depend_on_the_size_is_measured(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Probe, "time_steps", lambda self, settings, *, side: 0.4 + 0.6 * (side / 16) ** 2)
+    given = {"threads": 1, "precision": "fp32", "memory_format": "contiguous", "minutes": 1, "width": 0.5}
+    speeds = [
+        settle(dataset, data_config=DataConfig(), config=TrainConfig(**given, resize_from=part))["training"]["speed"]  # type: ignore[arg-type]
+        for part in (1.0, 0.5)
+    ]
+    assert [speed["fixed"] for speed in speeds] == [0.0, pytest.approx(0.4)]
+    assert [speed["step_seconds"] for speed in speeds] == [1.0, 1.0]
+
+
+def test_each_network_is_measured_once(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fake(self: Probe, network: torch.nn.Module, settings: Settings) -> float:
+    def fake(self: Probe, settings: Settings, *, side: int) -> float:
         tried.append(settings.width)
-        return 1000.0
+        return 1000.0 if settings.width > 0.5 else 0.001  # the dear ones are far too slow
 
     monkeypatch.setattr(Probe, "time_steps", fake)
     assert settled(dataset, minutes=1, recipe="best")["width"] == BEST[0].width
@@ -62,23 +90,24 @@ def test_a_network_on_two_rungs_is_measured_once(dataset: DataSet, monkeypatch: 
     assert tried == [1.5], "not again for the plan"
 
 
-def test_speeds_are_those_of_each_network(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
+def test_a_step_on_small_pictures_is_timed_on_small_pictures(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = set()
 
-    def fake(self: Probe, network: torch.nn.Module, settings: Settings) -> float:
-        parameters = sum(p.numel() for p in network.parameters())
-        tried.append((settings.width, parameters))
-        return 1000.0 if settings.width > 0.5 else 0.001  # the dear ones are far too slow
+    def fake(network: object, optimiser: object, pictures: torch.Tensor, *_: object) -> torch.Tensor:
+        sides.add(pictures.shape[-1])
+        return torch.zeros(2)
 
-    monkeypatch.setattr(Probe, "time_steps", fake)
-    assert settled(dataset, minutes=1)["width"] == QUICK[0].width
-    assert [width for width, _ in tried] == [1.0, 0.7, 0.5]
-    assert sorted({parameters for _, parameters in tried}, reverse=True) == [parameters for _, parameters in tried]
+    monkeypatch.setattr("darkroom.training.settle.forward_backward", fake)
+    settled(dataset, minutes=1, width=0.5, resize_from=0.5)
+    assert sides == {8, 16}
 
 
-def test_what_the_user_gives_is_not_replaced(dataset: DataSet) -> None:
+def test_what_the_user_gives_is_not_replaced(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settled(dataset, minutes=0.02, width=1.25)
     assert (settings["width"], settings["convolutions"]) == (1.25, 2)
+    monkeypatch.setattr(Probe, "step_seconds", lambda *_: 1000.0)
+    settings = settled(dataset, minutes=0.02, convolutions=3, recipe="best")
+    assert (settings["width"], settings["convolutions"]) == (BEST[0].width, 3)
     assert settled(dataset, epochs=1)["width"] == 1.0
 
 

@@ -100,7 +100,9 @@ def train(
     run = _run_folder(data, out, resume=resume)
     with _resumable("train", data, run, data_config):
         workflow.train(data, run, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
-    print(f"{run.folder}\nevaluate it: {shlex.join([_program(), 'evaluate', str(run.folder), *_storage(data_config)])}")
+    split = ("--split", "test") if run.refitted else ()  # validation has been learned
+    command = [_program(), "evaluate", str(run.folder), *split, *_storage(data_config)]
+    print(f"{run.folder}\nevaluate it: {shlex.join(command)}")
 
 
 @app.command

@@ -129,6 +129,13 @@ class Run:
         """All metrics of the run."""
         return self._read_json(self.metrics, f"make it with `darkroom evaluate {self.folder}`")
 
+    def judges(self) -> list[str]:
+        """The splits in metrics.json that speak of the weights as they are: after a refit, test alone."""
+        metrics = self.read_metrics()
+        return [
+            split for split in ("validation", "test") if split in metrics and (split == "test" or not self.refitted)
+        ]
+
     def write_metrics(self, content: Mapping[str, Any]) -> None:
         """Replace metrics.json."""
         files.write_json(self.metrics, dict(content))

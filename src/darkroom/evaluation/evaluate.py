@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from darkroom.data.dataset import DataSet
-from darkroom.errors import UsageError
+from darkroom.errors import RunError, UsageError
 from darkroom.evaluation.calibration import fit_temperature, not_sure_threshold, probabilities, reliability
 from darkroom.evaluation.metrics import measure, most_confused, worst_mistakes
 from darkroom.figures import evaluation as draw
@@ -31,9 +31,9 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
         raise UsageError(f"--split is {split}: give validation or test")
     if len(dataset.manifest.indices(split)) == 0:
         raise UsageError(f"the {split} split is empty: nothing can be measured on it")
-    if split == "validation" and run.refitted:
-        raise UsageError(f"{run.folder} was refitted on validation, which cannot judge it any more: give --split test")
     metrics = _metrics_so_far(run)
+    if run.refitted:
+        _require_judged_before(run, split, metrics)
     if split == "test":
         if "validation" not in metrics:
             metrics = evaluate(run, dataset, split="validation")
@@ -47,9 +47,20 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
     answers = probabilities(predictions.logits, metrics["temperature"])
     metrics[split] = measure(predictions.labels, answers, classes)
     run.write_predictions(split, predictions)
-    run.write_metrics(metrics)
     _draw(run, dataset, predictions, metrics, split)
+    run.write_metrics(metrics)  # last: with them the evaluation is done
     return metrics
+
+
+def _require_judged_before(run: Run, split: str, metrics: Mapping[str, Any]) -> None:
+    """After a refit, test alone can judge, and temperature and threshold must be there already."""
+    if "validation" not in metrics:
+        raise RunError(
+            f"{run.metrics} is gone, and with it what validation said before the refit: train again with --overwrite"
+        )
+    if split == "validation":
+        raise UsageError(f"{run.folder} was refitted on validation, which cannot judge it any more: give --split test")
+    say("The network was refitted on train and validation; what is known of validation is of the one before")
 
 
 def _metrics_so_far(run: Run) -> dict[str, Any]:

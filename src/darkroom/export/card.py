@@ -123,8 +123,8 @@ def _data(config: Content, metrics: Content) -> Paragraphs:
     counts = {split: sum(by_class.values()) for split, by_class in data["counts"].items()}
     yield _table(("split", "pictures"), [(split, f"{count:,}") for split, count in counts.items()])
     facts = [f"Validation chose; the test split was opened {openings} time{'' if openings == 1 else 's'}."]
-    if data.get("leaks"):
-        facts += [f"{data['leaks']} training pictures have a copy in validation or test: the split came with the data."]
+    if leaks := config["training"].get("refit", data).get("leaks"):
+        facts += [f"{leaks} training pictures have a copy in validation or test: the split came with the data."]
     if data["unreadable"]:
         facts += [f"{len(data['unreadable'])} unreadable pictures were left out."]
     yield _list([*facts, f"Fingerprint of pictures and labels: `{data['fingerprint']}`."])
@@ -162,8 +162,8 @@ def _refit(training: Content) -> str:
     return (
         f"Validation chose epoch {training['result']['best_epoch']}; then a new network was trained with the same "
         f"settings on {refit['pictures']:,} pictures, those of validation among them ({refit['steps']:,} steps in "
-        f"{refit['seconds'] / 60:.1f} minutes). The weights are the new ones. What is said of validation, temperature "
-        "and threshold comes from the network before, since no picture was left to judge this one but those of test."
+        f"{refit['seconds'] / 60:.1f} minutes). The weights are the new ones. Temperature and threshold come from the "
+        "network before, since no picture was left to judge this one but those of test."
     )
 
 

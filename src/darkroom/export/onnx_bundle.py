@@ -22,7 +22,7 @@ from darkroom.data.dataset import DataSet
 from darkroom.data.manifest import Manifest
 from darkroom.engines.base import Answers, Engine, check_golden
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
-from darkroom.errors import DataError, ExportError
+from darkroom.errors import DataError, ExportError, RunError
 from darkroom.export.card import model_card
 from darkroom.models.stored import load_network
 from darkroom.progress import say, track
@@ -97,6 +97,11 @@ def deployed_network(run: Run) -> Deployed:
 def export_graph(deployed: Deployed, run: Run, dataset: DataSet) -> Exported:
     """The graph of a run, proved to answer as the network; nothing is written. Raises what `export_bundle` does."""
     content, metrics = run.read_config(), run.read_metrics()
+    if run.refitted and "test" not in metrics:
+        raise RunError(
+            f"nothing is known of the refitted network of {run.folder} yet: open the test split first, with "
+            f"`darkroom evaluate {run.folder} --split test`"
+        )
     side = dataset.preprocessing.width
     say("Exporting the network as ONNX and comparing both on real pictures")
     graph = to_onnx(deployed, side)
@@ -116,7 +121,7 @@ def export_graph(deployed: Deployed, run: Run, dataset: DataSet) -> Exported:
             "created": content["created"],
             "refit": run.refitted,
         },
-        metrics={split: headline(metrics[split]) for split in ("validation", "test") if split in metrics},
+        metrics={split: headline(metrics[split]) for split in run.judges()},
     )
     with OnnxRuntimeEngine(info, open_session(graph, available_cores())) as engine:
         return Exported(graph, replace(info, parity=_prove(engine, deployed, run, dataset)))
@@ -172,9 +177,8 @@ def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> d
     worst = compare_batches(engine.run, partial(network_answers, deployed), dataset)
     _require(worst <= TOLERANCE, f"probabilities differ by {worst:.2g}, {TOLERANCE:g} allowed")
     parity: dict[str, Any] = {"batch_sizes": list(BATCHES), "largest_difference": worst, "tolerance": TOLERANCE}
-    metrics = run.read_metrics()
-    for split in ("validation", "test"):
-        if split in metrics and not (split == "validation" and run.refitted):  # those are of the network before
+    for split in run.judges():
+        if run.has_predictions(split):
             parity[split] = _compare_stored(engine, run, dataset, split)
             difference = parity[split]["largest_difference"]
             _require(

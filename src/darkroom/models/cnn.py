@@ -10,7 +10,7 @@
       head        dropout, fully connected layer -> logits (K,)
 
 Where a mirrored picture shows the same class, half of the filters are the mirror images of the other half (`Mirrored`).
-The network so answers a picture and its mirror image alike and learns from both at once, for the work of one.
+The network so answers a picture and its mirror image nearly alike and learns from both at once, for the work of one.
 
 Depth follows the picture: stages halve it until 4 pixels or fewer are left. Width follows the data: fewer channels for
 a few hundred pictures than for tens of thousands. Pooling *before* the normalisation, the whitening stem, filters that
@@ -126,7 +126,8 @@ class Mirrored(nn.Conv2d):
 
     From a mirrored picture it makes the mirrored features, with the halves exchanged: a convolution over the group of
     mirroring (Cohen and Welling 2016). `partners` (C,) names the channel that each input channel becomes in a mirrored
-    picture. Where a size is odd, pooling drops the last column, so that the network as a whole is not quite exact.
+    picture. The network as a whole is not quite exact: pooling drops the last column of an odd size, a stride of two
+    begins with the first of an even one, and normalisation and last layer are not shared by the halves.
     """
 
     partners: Tensor
@@ -238,7 +239,9 @@ def _convolution(channels: int, width: int, partners: Tensor | None) -> nn.Conv2
     """3×3; the first filters begin as the identity, so that the picture reaches the last stage from the first step."""
     if partners is not None:
         mirrored = Mirrored(partners, width)
-        nn.init.dirac_(mirrored.weight.data[: channels // 2])  # their mirror images pass on the other half
+        passed = (partners >= torch.arange(channels)).nonzero()[: width // 2, 0]  # mirror images pass on their partners
+        mirrored.weight.data[: len(passed)] = 0
+        mirrored.weight.data[torch.arange(len(passed)), passed, 1, 1] = 1
         return mirrored
     convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:channels])

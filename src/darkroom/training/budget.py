@@ -17,6 +17,8 @@ class Speed:
 
     step_seconds: float
     epoch_seconds: float
+    fixed: float = 0.0
+    """Part of a step that takes as long on smaller pictures."""
 
 
 UNMEASURED = Speed(0.0, 0.0)

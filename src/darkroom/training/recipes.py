@@ -9,7 +9,7 @@ from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
 from darkroom.runs import rebuilt
 
-# Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
+# Measured on digits, CIFAR-10 (JPEG) and small sets of photos, but for resize_from; docs/lab-notes.md has the trials.
 COMMON: dict[str, Any] = {
     "optimiser": "muon",
     "schedule": "linear",
@@ -48,18 +48,11 @@ class Rung:
     epochs: float
     width: float
     convolutions: int
-    long: bool = False
-    """Whether so many epochs learn the pictures by heart without stronger augmentation."""
-
-    def augmentation(self, side: int) -> dict[str, int]:
-        """Pixels by which pictures of `side` are moved, and side of what is blanked in them."""
-        return {"translate": round(side / (8 if self.long else 16)), "cutout": round(side / 4) if self.long else 0}
 
 
-SHORT = (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2))
 LADDERS: dict[str, tuple[Rung, ...]] = {
-    "quick": SHORT,
-    "best": (*SHORT, Rung(12, 1.0, 2, long=True), Rung(15, 1.5, 2, long=True)),
+    "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2)),
+    "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2), Rung(15, 1.5, 2)),
     "photo": (Rung(0, 1.0, 2),),
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
@@ -77,6 +70,9 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 REFERENCE_BATCH = 512
 
 MOST_VIEWS: Views = 6
+
+LONG = 12
+"""Epochs from which `best` augments more."""
 
 FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
@@ -125,12 +121,12 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
         "epochs": min(60, max(8, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
         "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
-        **LADDERS[recipe][-1].augmentation(image_size),
     }
     values |= RECIPES[recipe]
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     given = {name: value for name, value in given.items() if value is not None}
     values |= given | {"recipe": recipe}
+    values = moved_and_hidden(recipe, epochs=values["epochs"], side=image_size) | values
     values.setdefault("views", MOST_VIEWS if recipe == "best" and values["flip"] else 1)
     values = OPTIMISERS[values["optimiser"]] | values
     if "learning_rate" not in given:
@@ -143,6 +139,15 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
     names = {field.name for field in fields(Settings)} - {"augmentation"}
     completed: dict[str, Any] = {name: values.get(name) for name in names}
     return Settings(augmentation=augmentation, **completed)
+
+
+def moved_and_hidden(recipe: str, *, epochs: float, side: int) -> dict[str, Any]:
+    """Pixels by which pictures of `side` are translated, and side of the square that is cut out, where both are open.
+
+    Trainings of many epochs learn the pictures by heart without more of it.
+    """
+    long = recipe == "best" and epochs >= LONG
+    return {"translate": round(side / (8 if long else 16)), "cutout": round(side / 4) if long else 0}
 
 
 def _batch_size(pictures: int, image_size: int) -> int:

@@ -48,10 +48,8 @@ def _content(content: Mapping[str, Any], whole: DataSet) -> dict[str, Any]:
     steps_an_epoch = make_batches(whole, Settings.from_json(training["settings"]), seed=content["seed"]).steps
     done = result["steps"] / training["plan"]["steps_an_epoch"]
     epochs = min(result["best_epoch"], done)
-    minutes = training["requested"]["minutes"]
-    # Fewer epochs than were planned take less than the time that is left: only then is it no goal.
-    budget = minutes * 60 - result["seconds"] if minutes and epochs == done else None
-    plan = Plan(max(1, round(epochs * steps_an_epoch)), steps_an_epoch, budget)
+    # Exact, whatever the clock says: no validation would tell of a training that was cut short.
+    plan = Plan(max(1, round(epochs * steps_an_epoch)), steps_an_epoch)
     return {
         **content,
         "data": {**whole.to_json(), "requested": content["data"]["requested"]},
@@ -60,7 +58,8 @@ def _content(content: Mapping[str, Any], whole: DataSet) -> dict[str, Any]:
 
 
 def _put_in_place(run: Run, again: Run, *, pictures: int) -> None:
-    result = again.read_config()["training"]["result"]
+    learned = again.read_config()
+    result = learned["training"]["result"]
     with files.replacing(run.weights) as temporary:
         shutil.copyfile(again.weights, temporary)
     content = run.read_config()

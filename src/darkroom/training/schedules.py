@@ -33,6 +33,8 @@ class Resolution:
 
     full: int
     start: float = 1.0
+    fixed: float = 0.0
+    """Part of a full step's time that does not depend on the size: augmentation, optimiser."""
 
     def side(self, progress: float) -> int:
         """Side of the pictures in pixels, in eighths of the full one."""
@@ -41,7 +43,7 @@ class Resolution:
 
     def cost(self, progress: float) -> float:
         """What a step costs, of one at full size: convolutions take time for every pixel."""
-        return (self.side(progress) / self.full) ** 2
+        return self._with_fixed((self.side(progress) / self.full) ** 2)
 
     def cost_to_go(self, progress: float) -> float:
         """Mean of that from `progress` to the end."""
@@ -49,7 +51,10 @@ class Resolution:
             return 1.0
         here = self._share(progress)
         growing = (GROWN_AT - progress) * (1 + here + here**2) / 3  # the integral of the share's square
-        return (growing + 1 - GROWN_AT) / (1 - progress)
+        return self._with_fixed((growing + 1 - GROWN_AT) / (1 - progress))
+
+    def _with_fixed(self, pixels: float) -> float:
+        return self.fixed + (1 - self.fixed) * pixels
 
     def _share(self, progress: float) -> float:
         return self.start + (1 - self.start) * min(1.0, progress / GROWN_AT)

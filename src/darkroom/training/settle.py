@@ -20,9 +20,9 @@ from darkroom.provenance import provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.distributed import ALONE, Team
-from darkroom.training.fit import forward_backward
+from darkroom.training.fit import forward_backward, resize
 from darkroom.training.machine import Arithmetic
-from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete
+from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete, moved_and_hidden
 from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, new_network, optimiser_of, plain
@@ -54,16 +54,15 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED
     else:
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
-        if config.width is None and config.convolutions is None:
-            settings = _climb(probe, settings, config, seconds=60 * minutes)
-        network = new(_architecture(dataset, settings))
+        settings = _climb(probe, settings, config, seconds=60 * minutes)
         speed = probe.speed(settings)
         spent = time.perf_counter() - started
-        average = replace(speed, step_seconds=speed.step_seconds * _growth(dataset, settings))
+        growth = Resolution(dataset.preprocessing.width, settings.resize_from, speed.fixed).cost_to_go(0)
+        average = replace(speed, step_seconds=speed.step_seconds * growth)
         plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
     training = {
         "requested": plain(asdict(config)),
-        "settings": _after_planning(settings, plan).to_json(),
+        "settings": _after_planning(settings, plan, config, side=dataset.preprocessing.width).to_json(),
         "arithmetic": asdict(arithmetic),
         "device": str(best_device()),
         "threads": threads,
@@ -82,7 +81,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "network": {
             "kind": config.model,
             "views": settings.views,
-            **_describe(_architecture(dataset, settings), network),
+            **_describe(_architecture(dataset, settings)),
         },
     }
 
@@ -101,27 +100,20 @@ def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
 
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
     """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds."""
-    side = probe.dataset.preprocessing.width
+    growth = Resolution(probe.dataset.preprocessing.width, settings.resize_from).cost_to_go(0)
     cheapest, *dearer = LADDERS[settings.recipe]
     for rung in reversed(dearer):
-        tried = _on(rung, settings, config, side=side)
-        step_seconds = probe.step_seconds(tried) * _growth(probe.dataset, tried)
-        if seconds >= rung.epochs * step_seconds * probe.batches.steps:
+        tried = _on(rung, settings, config)
+        if seconds >= rung.epochs * probe.step_seconds(tried) * growth * probe.batches.steps:
             return tried
-    return _on(cheapest, settings, config, side=side)
+    return _on(cheapest, settings, config)
 
 
-def _growth(dataset: DataSet, settings: Settings) -> float:
-    """What a step costs on average, of one at full size."""
-    return Resolution(dataset.preprocessing.width, settings.resize_from).cost_to_go(0)
-
-
-def _on(rung: Rung, settings: Settings, config: TrainConfig, *, side: int) -> Settings:
-    """The settings with the rung's network, and its augmentation where the recipe and the user leave it open."""
-    fixed = RECIPES[settings.recipe] | {name: value for name, value in vars(config).items() if value is not None}
-    changed: dict[str, Any] = {name: value for name, value in rung.augmentation(side).items() if name not in fixed}
-    augmentation = replace(settings.augmentation, **changed)
-    return replace(settings, width=rung.width, convolutions=rung.convolutions, augmentation=augmentation)
+def _on(rung: Rung, settings: Settings, config: TrainConfig) -> Settings:
+    """The settings with the network of that rung, where the user has left it open."""
+    width = rung.width if config.width is None else config.width
+    convolutions = rung.convolutions if config.convolutions is None else config.convolutions
+    return replace(settings, width=width, convolutions=convolutions)
 
 
 @dataclass(frozen=True)
@@ -135,54 +127,68 @@ class Probe:
     measured: dict[cnn.Architecture, float] = field(default_factory=dict)
 
     def speed(self, settings: Settings) -> Speed:
-        """Seconds a step, and seconds a validation."""
+        """Seconds a step and a validation, and which part of a step does not depend on the size of the pictures."""
         validation = self.dataset.manifest.indices("validation")
         sample = validation[: batch_size_for(self.dataset.preprocessing.width)]
-        trial = machine.arrange(self.new(_architecture(self.dataset, settings)), self.arithmetic)
+        trial = self._arranged(settings)
 
         def validate() -> None:
             logits_of(trial, self.dataset.pixels, sample, device=self.batches.device, bf16=self.arithmetic.bf16)
 
         sample_seconds = float(np.median(machine.timed(validate, seconds=0.2)))
-        return Speed(
-            self.step_seconds(settings), sample_seconds * len(validation) / len(sample) / self.batches.processes
-        )
+        epoch_seconds = sample_seconds * len(validation) / len(sample) / self.batches.processes
+        return Speed(self.step_seconds(settings), epoch_seconds, self._fixed(settings))
 
     def step_seconds(self, settings: Settings) -> float:
         """The median step, augmentation and optimiser included."""
         architecture = _architecture(self.dataset, settings)
         if architecture not in self.measured:
-            self.measured[architecture] = self.time_steps(self.new(architecture), settings)
+            self.measured[architecture] = self.time_steps(settings, side=architecture.image_size)
         return self.measured[architecture]
 
-    def time_steps(self, network: nn.Module, settings: Settings) -> float:
-        """What `step_seconds` remembers; it trains `network`."""
-        trial = machine.arrange(network.train(), self.arithmetic)
+    def _fixed(self, settings: Settings) -> float:
+        if settings.resize_from == 1:
+            return 0.0
+        resolution = Resolution(self.dataset.preprocessing.width, settings.resize_from)
+        small = self.time_steps(settings, side=resolution.side(0)) / self.step_seconds(settings)
+        pixels = resolution.cost(0)
+        return min(1.0, max(0.0, (small - pixels) / (1 - pixels)))
+
+    def time_steps(self, settings: Settings, *, side: int) -> float:
+        """The median step of a new network on pictures of `side`."""
+        trial = self._arranged(settings).train()
         optimiser = optimiser_of(trial, settings)
         # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
         endless = (batch for _ in iter(int, 1) for batch in self.batches.epoch(0))
 
         def step() -> None:
             pictures, targets = next(endless)
-            forward_backward(trial, optimiser, pictures, targets, settings, self.arithmetic, None)
+            forward_backward(trial, optimiser, resize(pictures, side), targets, settings, self.arithmetic, None)
             optimiser.step()
 
         with torch.random.fork_rng():
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
+    def _arranged(self, settings: Settings) -> nn.Module:
+        return machine.arrange(self.new(_architecture(self.dataset, settings)), self.arithmetic)
 
-def _after_planning(settings: Settings, plan: Plan) -> Settings:
+
+def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:
     """Settings that follow from the length of the training: averaging over its last 5 %, patience for half of it.
 
     Less patience would cut off a schedule that only lowers the learning rate, and with it the error, towards its end.
     """
     decay = settings.ema_decay if settings.ema_decay is not None else min(0.9995, max(0.8, 1 - 20 / plan.total_steps))
     patience = settings.patience or max(LEAST_PATIENCE, plan.epochs // 2)
-    return replace(settings, epochs=plan.epochs, ema_decay=decay, patience=patience)
+    fixed = RECIPES[settings.recipe] | {name: value for name, value in vars(config).items() if value is not None}
+    by_length = moved_and_hidden(settings.recipe, epochs=plan.epochs, side=side)
+    changed = {name: value for name, value in by_length.items() if name not in fixed}
+    augmentation = replace(settings.augmentation, **changed)
+    return replace(settings, epochs=plan.epochs, ema_decay=decay, patience=patience, augmentation=augmentation)
 
 
-def _describe(architecture: cnn.Architecture, network: nn.Module) -> dict[str, Any]:
-    layers = summarise(network, architecture.image_size)
+def _describe(architecture: cnn.Architecture) -> dict[str, Any]:
+    layers = summarise(cnn.build(architecture), architecture.image_size)
     return {
         "architecture": architecture.to_json(),
         "layers": [layer.to_json() for layer in layers],

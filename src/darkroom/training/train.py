@@ -163,7 +163,7 @@ def _build_state(
         learning_rate=LearningRate(settings.schedule),
         plan=Plan(**training["plan"]),
         patience=settings.patience or LEAST_PATIENCE,
-        resolution=Resolution(architecture.image_size, settings.resize_from),
+        resolution=Resolution(architecture.image_size, settings.resize_from, training["speed"].get("fixed", 0.0)),
         elapsed=training["spent"],
     )
 
@@ -208,8 +208,9 @@ def _announce(content: Mapping[str, Any], settings: Settings, arithmetic: Arithm
 
 
 def _finish(run: Run, content: dict[str, Any], final: State) -> None:
+    if content["training"].pop("refit", None):  # its weights were lost, and those of before it come back first
+        run.write_config(content)
     save_network(run, final.best.weights)
-    content["training"].pop("refit", None)  # of weights that were lost, and are not yet put in place again
     judged = math.isfinite(final.best.accuracy)  # a refit is not: it leaves no picture to judge it
     content["training"]["result"] = {
         "best_epoch": final.best.epoch,
