@@ -62,8 +62,6 @@ def shelved(here: Path) -> Path:
 # What is on the shelf
 
 
-# Strict, so that it fails when the bundle is committed: then this mark goes, and the bundle cannot be lost unnoticed.
-@pytest.mark.xfail(strict=True, reason="no bundle is committed under models/ yet (issue 3)")
 def test_cifar10_comes_with_darkroom() -> None:
     assert "cifar10" in SHIPPED
 

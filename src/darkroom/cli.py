@@ -100,7 +100,8 @@ def train(
     run = _run_folder(data, out, resume=resume)
     with _resumable("train", data, run, data_config):
         workflow.train(data, run, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
-    split = ("--split", "test") if run.refitted else ()  # validation has been learned
+    # After a refit validation has been learned. Of several processes, only the leader has the folder, and prints.
+    split = ("--split", "test") if run.begun and run.refitted else ()
     command = [_program(), "evaluate", str(run.folder), *split, *_storage(data_config)]
     print(f"{run.folder}\nevaluate it: {shlex.join(command)}")
 

@@ -123,7 +123,7 @@ class TrainConfig:
     """Alpha of mixup (Zhang et al. 2018), 0 turns it off."""
     cutmix: float | None = None
     """Alpha of cutmix (Yun et al. 2019), 0 turns it off."""
-    views: Views | None = None
+    views: Views = 1
     """Views of a picture averaged for each answer: itself, its mirror image too, or both also moved by a pixel (6)."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass; `auto` measures what is faster here."""
@@ -147,7 +147,7 @@ class TrainConfig:
         check(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: give at least 1")
         check(self.batch_size is None or self.batch_size >= 2, f"--batch-size is {self.batch_size}: give at least 2")
         check(
-            self.views in (None, 1) or self.flip is not False,
+            self.views == 1 or self.flip is not False,
             f"--views {self.views} mirrors pictures and --no-flip forbids it: leave one of them out",
         )
         check(

@@ -69,8 +69,6 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 
 REFERENCE_BATCH = 512
 
-MOST_VIEWS: Views = 6
-
 LONG = 12
 """Epochs from which `best` augments more."""
 
@@ -127,7 +125,6 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
     given = {name: value for name, value in given.items() if value is not None}
     values |= given | {"recipe": recipe}
     values = moved_and_hidden(recipe, epochs=values["epochs"], side=image_size) | values
-    values.setdefault("views", MOST_VIEWS if recipe == "best" and values["flip"] else 1)
     values = OPTIMISERS[values["optimiser"]] | values
     if "learning_rate" not in given:
         values["learning_rate"] *= (values["batch_size"] / REFERENCE_BATCH) ** 0.5
