@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -387,8 +388,12 @@ def test_a_second_request_does_not_wait() -> None:
 
     class Impatient(Display):
         def step(self, **_: Any) -> None:
-            signal.raise_signal(signal.SIGINT)  # to this thread: two that another one receives may become one
+            handler = signal.getsignal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
+            while signal.getsignal(signal.SIGINT) is handler:  # until Python handles it: two at once become one
+                time.sleep(0.001)
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(10)  # which the second one ends
 
     with pytest.raises(KeyboardInterrupt):
         made.fit(made.state(), display=Impatient(None))
