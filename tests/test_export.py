@@ -256,6 +256,11 @@ def test_parity_pictures_are_of_all_classes(exported: Finished, monkeypatch: pyt
     assert {row.label for row in rows} == set(CLASSES)
 
 
+def test_a_graph_that_cannot_be_compared_with_its_evaluation_is_not_exported(copied: Finished) -> None:
+    copied.run.predictions.unlink()
+    refuse(copied, RunError, "predictions")
+
+
 def test_a_class_that_is_swapped_is_refused(exported: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers to stored predictions are compared too, not only those to the few pictures of the batches."""
 

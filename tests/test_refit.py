@@ -15,6 +15,7 @@ from darkroom.bundle import GOLDEN_FILE, Bundle, Golden
 from darkroom.config import DataConfig, ExportConfig, TrainConfig
 from darkroom.data.dataset import DataSet, prepare
 from darkroom.errors import RunError, UsageError
+from darkroom.export.card import model_card
 from darkroom.export.onnx_bundle import deployed_network, network_answers
 from darkroom.files import sha256_of
 from darkroom.models.inference import logits_of
@@ -126,6 +127,16 @@ def test_it_says_so(refitted: Finished, capsys: pytest.CaptureFixture[str]) -> N
     assert Bundle.open(run.bundle).info.provenance["refit"] is True
     metrics, training = run.read_metrics(), run.read_config()["training"]
     assert metrics["train_seconds"] == training["result"]["seconds"] + training["refit"]["seconds"] == run.train_seconds
+
+
+def test_copies_that_it_learned_are_told(copied: Finished) -> None:
+    content = copied.run.read_config()
+    counted = Run(copied.run.refit).read_config()["data"]["leaks"]
+    assert content["training"]["refit"]["leaks"] == counted
+    content["training"]["refit"]["leaks"] = 3
+    content["data"]["leaks"] = 1  # of training alone
+    info = Bundle.open(copied.run.bundle).info
+    assert "3 training pictures have a copy" in model_card(content, copied.run.read_metrics(), info)
 
 
 def test_a_run_without_it_says_nothing_of_it(finished_run: Finished) -> None:

@@ -178,17 +178,16 @@ def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> d
     _require(worst <= TOLERANCE, f"probabilities differ by {worst:.2g}, {TOLERANCE:g} allowed")
     parity: dict[str, Any] = {"batch_sizes": list(BATCHES), "largest_difference": worst, "tolerance": TOLERANCE}
     for split in run.judges():
-        if run.has_predictions(split):
-            parity[split] = _compare_stored(engine, run, dataset, split)
-            difference = parity[split]["largest_difference"]
-            _require(
-                difference <= STORED_TOLERANCE,
-                f"probabilities on {split} differ by {difference:.2g} from those of the evaluation",
-            )
-            _require(
-                parity[split]["other_answers"] == 0,
-                f"{parity[split]['other_answers']} pictures of {split} are put into another class",
-            )
+        parity[split] = _compare_stored(engine, run, dataset, split)
+        difference = parity[split]["largest_difference"]
+        _require(
+            difference <= STORED_TOLERANCE,
+            f"probabilities on {split} differ by {difference:.2g} from those of the evaluation",
+        )
+        _require(
+            parity[split]["other_answers"] == 0,
+            f"{parity[split]['other_answers']} pictures of {split} are put into another class",
+        )
     return parity
 
 

@@ -83,7 +83,8 @@ def _recorder(name: str, rows: list[Layer]) -> Any:
 
 def _kind(module: nn.Module) -> str:
     if isinstance(module, nn.Conv2d):
-        return f"convolution {module.kernel_size[0]}×{module.kernel_size[1]}"
+        mirrored = "mirrored " if type(module).__name__ == "Mirrored" else ""
+        return f"{mirrored}convolution {module.kernel_size[0]}×{module.kernel_size[1]}"
     names = {
         "Normalise": "normalise",
         "BatchNorm2d": "batch normalisation",

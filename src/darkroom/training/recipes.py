@@ -9,7 +9,7 @@ from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
 from darkroom.runs import rebuilt
 
-# Measured on digits, CIFAR-10 (JPEG) and small sets of photos, but for resize_from; docs/lab-notes.md has the trials.
+# Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
 COMMON: dict[str, Any] = {
     "optimiser": "muon",
     "schedule": "linear",
@@ -35,7 +35,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dropout": 0.2,
         "translate": 0,
         "crop_scale": 0.35,
-        "resize_from": 0.5,
         "colour_jitter": 0.3,
     },
 }

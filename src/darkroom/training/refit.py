@@ -65,6 +65,7 @@ def _put_in_place(run: Run, again: Run, *, pictures: int) -> None:
     content = run.read_config()
     content["training"]["refit"] = {
         "pictures": pictures,
+        "leaks": learned["data"]["leaks"],
         **{name: result[name] for name in ("epochs", "steps", "seconds")},
     }
     run.write_config(content)
