@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import stat
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import bench  # noqa: E402
+import compiling  # noqa: E402
 import inference  # noqa: E402
 import main_job  # noqa: E402
 import measuring  # noqa: E402
@@ -277,6 +279,20 @@ class TestTextbook:
         assert result["steps"] >= 1
         assert result["seconds"] >= 0.3
         assert 0 <= result["test_accuracy"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+@pytest.mark.filterwarnings("default")
+def test_compiling(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # which the script changes
+    options = "--rounds 2 --seconds 0.1 --width 0.25 --threads 1 --epochs 1"
+    compiling.main([str(pictures), *options.split(), "--results", str(tmp_path), "--cache", str(tmp_path / "cache")])
+    written = read(tmp_path, "compiling-stripes.json")
+    assert written["n"] == len(written["rounds"]) == 2
+    assert written["compile_seconds"]["anew"] > written["compile_seconds"]["from its cache"] > 0
+    (row,) = written["ratios"]
+    assert row["ratio"]["mean"] > 0
 
 
 def test_throughput(pictures: Path, tmp_path: Path) -> None:

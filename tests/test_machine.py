@@ -1,16 +1,19 @@
 """Arithmetic is chosen by measuring; the measurements here are fakes."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from darkroom.errors import UsageError
 from darkroom.training import machine
 from darkroom.training.machine import Arithmetic, arrange, choose_arithmetic, timed
-from training import CPU
+from training import CPU, training
 
 FP32, FP32_LAST, BF16, BF16_LAST = (
     Arithmetic(bf16=bf16, channels_last=last) for bf16 in (False, True) for last in (False, True)
@@ -155,3 +158,29 @@ def page_faults(what: str) -> tuple[int, int]:
     result = subprocess.run([sys.executable, "-c", FAULTS, what], capture_output=True, text=True, check=True)
     kept, faults = result.stdout.split()
     return int(kept), int(faults)
+
+
+def test_a_missing_compiler_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(function: object) -> None:
+        raise RuntimeError("no C++ compiler found\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(UsageError, match=r"--compile does not work here \(no C\+\+ compiler found\): install"):
+        machine.require_compiler(CPU)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+@pytest.mark.filterwarnings("default")
+def test_a_compiled_training_is_the_same_but_for_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    machine.require_compiler(CPU)
+    plain, compiled = training(epochs=1), training(epochs=1)
+    compiled.arithmetic = Arithmetic(bf16=False, channels_last=False, compiled=True)
+    expected, got = plain.fit(plain.state()), compiled.state()
+    machine.arrange(got.network, compiled.arithmetic)
+    compiled.fit(got)
+    assert list(tmp_path.rglob("*.so")), "something was compiled"
+    assert expected.network.state_dict().keys() == got.network.state_dict().keys()
+    for name, value in expected.network.state_dict().items():
+        torch.testing.assert_close(got.network.state_dict()[name], value, rtol=0, atol=2e-3)

@@ -129,6 +129,8 @@ class TrainConfig:
     """Arithmetic of the forward and backward pass; `auto` measures what is faster here."""
     memory_format: MemoryFormat = "auto"
     """Layout of tensors in memory; `auto` measures what is faster here."""
+    compile: bool = False
+    """Compile the network with `torch.compile` before training, which takes minutes the first time."""
     threads: int | None = None
     """Threads of PyTorch; all cores when not given."""
     tensorboard: bool = False

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config import MemoryFormat, Precision
+from darkroom.errors import UsageError
 from darkroom.provenance import available_cores
 from darkroom.training import launch
 
@@ -27,14 +28,16 @@ MALLOC_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, (1 << 31) - 1))
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Number format and memory layout of the forward and backward pass."""
+    """How the forward and backward pass are computed: number format, memory layout, and whether they are compiled."""
 
     bf16: bool
     channels_last: bool
+    compiled: bool = False
 
     def describe(self) -> str:
         """In words, for people."""
-        return f"{'bf16' if self.bf16 else 'fp32'}, {'channels_last' if self.channels_last else 'contiguous'}"
+        words = ["bf16" if self.bf16 else "fp32", "channels_last" if self.channels_last else "contiguous"]
+        return ", ".join([*words, "compiled"] if self.compiled else words)
 
 
 def use_threads(threads: int | None) -> int:
@@ -127,10 +130,22 @@ def timed(step: Callable[[], None], *, seconds: float, most: int = 20) -> list[f
 
 
 def arrange(network: nn.Module, arithmetic: Arithmetic) -> nn.Module:
-    """Put the network's filters into the chosen memory layout, in place."""
+    """Put the network's filters into the chosen memory layout, and have its calls compiled if wanted, in place."""
     layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
     arranged: nn.Module = network.to(memory_format=layout)  # type: ignore[call-overload]
+    if arithmetic.compiled:
+        on_cuda = next(arranged.parameters()).device.type == "cuda"
+        arranged.compile(mode="reduce-overhead" if on_cuda else None)  # CUDA graphs spare launching each kernel
     return arranged
+
+
+def require_compiler(where: torch.device) -> None:
+    """Raise `UsageError` where `torch.compile` does not work: it needs a C++ compiler, and Triton on a GPU."""
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=where))
+    except Exception as error:  # of many kinds, by what is missing
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UsageError(f"--compile does not work here ({reason}): install a C++ compiler, or leave it out") from error
 
 
 def _synchronise() -> None:

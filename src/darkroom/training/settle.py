@@ -37,6 +37,8 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     """
     started = time.perf_counter()
     threads = machine.use_threads(config.threads)
+    if config.compile:
+        machine.require_compiler(best_device())
     train_ids = dataset.manifest.indices("train")
     settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
     mean, std = channel_statistics(dataset.pixels, train_ids)
@@ -49,6 +51,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     )
     if config.threads is None:
         threads = machine.choose_threads(network, batch, arithmetic)
+    arithmetic = replace(arithmetic, compiled=config.compile)
     probe = Probe(dataset, batches, arithmetic, new)
     if config.minutes is None:
         plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED

@@ -65,6 +65,8 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
     training = content["training"]
     settings, arithmetic = Settings.from_json(training["settings"]), Arithmetic(**training["arithmetic"])
     _use_threads(training, team)
+    if arithmetic.compiled:
+        machine.require_compiler(best_device())
     now = _build_state(dataset, content, settings, arithmetic, team)
     run.sweep()
     if run.checkpoint.exists():
