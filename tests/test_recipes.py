@@ -91,9 +91,10 @@ def test_rules_from_the_data_stay_sensible(size: int, pictures: int) -> None:
 
 def test_long_trainings_of_the_best_recipe_augment_more() -> None:
     settings = complete(TrainConfig(recipe="best"), image_size=32, pictures=45_000)
-    short = complete(TrainConfig(recipe="best", epochs=3), image_size=32, pictures=45_000)
-    assert (short.augmentation.translate, short.augmentation.cutout) == (2, 0)
-    assert (settings.augmentation.translate, settings.augmentation.cutout) == (4, 8)
+    assert (settings.augmentation.translate, settings.augmentation.cutout) == (4, 12)
+    for epochs, pixels in ((3, (2, 0)), (15, (4, 8))):
+        shorter = complete(TrainConfig(recipe="best", epochs=epochs), image_size=32, pictures=45_000)
+        assert (shorter.augmentation.translate, shorter.augmentation.cutout) == pixels
 
 
 def test_tiny_signs_are_not_mirrored() -> None:

@@ -45,7 +45,8 @@ def test_the_network_follows_the_epochs_that_fit(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "epochs", "pixels"), [("quick", 99, (1, 0)), ("best", 11, (1, 0)), ("best", 12, (2, 4))]
+    ("recipe", "epochs", "pixels"),
+    [("quick", 99, (1, 0)), ("best", 11, (1, 0)), ("best", 12, (2, 4)), ("best", 19, (2, 4)), ("best", 20, (2, 6))],
 )
 def test_long_trainings_of_best_augment_more(
     dataset: DataSet, monkeypatch: pytest.MonkeyPatch, recipe: str, epochs: int, pixels: tuple[int, int]

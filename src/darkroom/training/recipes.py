@@ -68,8 +68,8 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 
 REFERENCE_BATCH = 512
 
-LONG = 12
-"""Epochs from which `best` augments more."""
+LONG, VERY_LONG = 12, 20
+"""Epochs from which `best` augments more, and still more: too early it costs as much as it gains too late."""
 
 FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
@@ -142,8 +142,9 @@ def moved_and_hidden(recipe: str, *, epochs: float, side: int) -> dict[str, Any]
 
     Trainings of many epochs learn the pictures by heart without more of it.
     """
-    long = recipe == "best" and epochs >= LONG
-    return {"translate": round(side / (8 if long else 16)), "cutout": round(side / 4) if long else 0}
+    if recipe != "best" or epochs < LONG:
+        return {"translate": round(side / 16), "cutout": 0}
+    return {"translate": round(side / 8), "cutout": round(side * (3 / 8 if epochs >= VERY_LONG else 1 / 4))}
 
 
 def _batch_size(pictures: int, image_size: int) -> int:
