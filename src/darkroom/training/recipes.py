@@ -50,13 +50,13 @@ class Rung:
 
 
 LADDERS: dict[str, tuple[Rung, ...]] = {
-    "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2)),
-    "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2), Rung(15, 1.5, 2)),
+    "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(4, 1.0, 2)),
+    "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(4, 1.0, 2), Rung(15, 1.5, 2)),
     "photo": (Rung(0, 1.0, 2),),
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
 
-The step to width 1 at 5 epochs is measured (docs/lab-notes.md), the others are judgement.
+The step to width 1 at 4 epochs is measured (docs/lab-notes.md), the others are judgement.
 """
 
 OPTIMISERS: dict[str, dict[str, float]] = {

@@ -1,9 +1,7 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,9 +23,11 @@ from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete, moved_and_hidden
 from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
-from darkroom.training.train import LEAST_PATIENCE, make_batches, new_network, optimiser_of, plain
+from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
 
 PROBE_SECONDS = 0.5
+VALIDATED = 256
+"""Pictures whose validation is timed."""
 
 
 def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, team: Team = ALONE) -> dict[str, Any]:
@@ -42,8 +42,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     train_ids = dataset.manifest.indices("train")
     settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
     mean, std = channel_statistics(dataset.pixels, train_ids)
-    new = partial(new_network, dataset, seed=data_config.seed, mean=mean, std=std)
-    network = new(_architecture(dataset, settings))
+    network = _network_to_time(dataset, settings)
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
     arithmetic = machine.choose_arithmetic(
@@ -52,7 +51,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     if config.threads is None:
         threads = machine.choose_threads(network, batch, arithmetic)
     arithmetic = replace(arithmetic, compiled=config.compile)
-    probe = Probe(dataset, batches, arithmetic, new)
+    probe = Probe(dataset, batches, arithmetic)
     if config.minutes is None:
         plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED
     else:
@@ -101,15 +100,25 @@ def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
     )
 
 
+def _network_to_time(dataset: DataSet, settings: Settings) -> nn.Module:
+    """Not fitted to the data, which takes time and makes no difference to that of a step."""
+    return cnn.build(_architecture(dataset, settings)).to(best_device())
+
+
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
-    """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds."""
+    """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds.
+
+    From below, so that little time is not spent on timing networks that are out of reach.
+    """
     growth = Resolution(probe.dataset.preprocessing.width, settings.resize_from).cost_to_go(0)
     cheapest, *dearer = LADDERS[settings.recipe]
-    for rung in reversed(dearer):
+    reached = _on(cheapest, settings, config)
+    for rung in dearer:
         tried = _on(rung, settings, config)
-        if seconds >= rung.epochs * probe.step_seconds(tried) * growth * probe.batches.steps:
-            return tried
-    return _on(cheapest, settings, config)
+        if seconds < rung.epochs * probe.step_seconds(tried) * growth * probe.batches.steps:
+            break
+        reached = tried
+    return reached
 
 
 def _on(rung: Rung, settings: Settings, config: TrainConfig) -> Settings:
@@ -126,13 +135,12 @@ class Probe:
     dataset: DataSet
     batches: Batches
     arithmetic: Arithmetic
-    new: Callable[[cnn.Architecture], nn.Module]
     measured: dict[cnn.Architecture, float] = field(default_factory=dict)
 
     def speed(self, settings: Settings) -> Speed:
         """Seconds a step and a validation, and which part of a step does not depend on the size of the pictures."""
         validation = self.dataset.manifest.indices("validation")
-        sample = validation[: batch_size_for(self.dataset.preprocessing.width)]
+        sample = validation[: min(VALIDATED, batch_size_for(self.dataset.preprocessing.width))]
         trial = self._arranged(settings)
 
         def validate() -> None:
@@ -173,7 +181,7 @@ class Probe:
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
-        return machine.arrange(self.new(_architecture(self.dataset, settings)), self.arithmetic)
+        return machine.arrange(_network_to_time(self.dataset, settings), self.arithmetic)
 
 
 def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:
