@@ -55,7 +55,7 @@ def test_long_trainings_of_best_augment_more(
         return Speed(60 * AIM / (epochs + 0.01) / self.batches.steps, 0.0)
 
     monkeypatch.setattr(Probe, "speed", fake)
-    monkeypatch.setattr(Probe, "step_seconds", lambda *_: 1000.0)
+    monkeypatch.setattr(Probe, "step_seconds", lambda *_, **__: 1000.0)
     for options in ({"epochs": epochs}, {"minutes": 1, "width": 0.5}, {"minutes": 1}):
         settings = settled(dataset, recipe=recipe, **options)
         augmentation = settings["augmentation"]
@@ -85,10 +85,16 @@ def test_each_network_is_measured_once(dataset: DataSet, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Probe, "time_steps", fake)
     assert settled(dataset, minutes=1, recipe="best")["width"] == BEST[0].width
-    assert tried == [0.7, 0.5], "those above the first that is too dear are not timed"
+    assert tried == [0.7, 0.7, 0.5], "those above the first that is too dear are not timed"
     tried.clear()
     assert settled(dataset, minutes=10_000, recipe="best")["width"] == BEST[-1].width
     assert tried == [0.7, 1.0, 1.5], "not again for the plan"
+
+
+def test_a_pause_of_the_machine_does_not_decide(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    durations = iter([1000.0, *[0.001] * 9])
+    monkeypatch.setattr(Probe, "time_steps", lambda self, settings, *, side: next(durations))
+    assert settled(dataset, minutes=1, recipe="quick")["width"] == LADDERS["quick"][-1].width
 
 
 def test_a_step_on_small_pictures_is_timed_on_small_pictures(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +112,7 @@ def test_a_step_on_small_pictures_is_timed_on_small_pictures(dataset: DataSet, m
 def test_what_the_user_gives_is_not_replaced(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settled(dataset, minutes=0.02, width=1.25)
     assert (settings["width"], settings["convolutions"]) == (1.25, 2)
-    monkeypatch.setattr(Probe, "step_seconds", lambda *_: 1000.0)
+    monkeypatch.setattr(Probe, "step_seconds", lambda *_, **__: 1000.0)
     settings = settled(dataset, minutes=0.02, convolutions=3, recipe="best")
     assert (settings["width"], settings["convolutions"]) == (BEST[0].width, 3)
     assert settled(dataset, epochs=1)["width"] == 1.0
