@@ -22,6 +22,7 @@ from finished import CLASSES, Finished, draw_blobs
 
 Command = Callable[..., tuple[int, str, str]]
 
+COMMANDS = ("doctor", "train", "evaluate", "export", "share", "predict", "serve", "client", "key", "run")
 DARKROOM = Path(sys.executable).with_name("darkroom")
 QUICK = ("--epochs", "1", "--threads", "1", "--width", "0.5", "--precision", "fp32", "--memory-format", "contiguous")
 
@@ -73,11 +74,11 @@ def cache(finished: Finished) -> tuple[str, str]:
 def test_help_names_every_command(darkroom: Command) -> None:
     code, out, _ = darkroom("--help")
     assert code == 0
-    for name in ("doctor", "train", "evaluate", "export", "share", "models", "predict", "serve", "run"):
+    for name in (*COMMANDS, "models"):
         assert name in out
 
 
-@pytest.mark.parametrize("name", ["doctor", "train", "evaluate", "export", "share", "predict", "serve", "run"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_a_sentence(darkroom: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = darkroom(name, "--help")

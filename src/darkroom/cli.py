@@ -10,9 +10,9 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import cyclopts
 from cyclopts import Parameter
@@ -25,13 +25,16 @@ from darkroom.progress import say, track
 from darkroom.runs import Run
 from darkroom.training.launch import place
 
+if TYPE_CHECKING:
+    from darkroom.engines.prediction import Answer
+
 EXIT_ERROR = 2
 EXIT_STOPPED = 130
 """What shells report for Ctrl-C."""
 
 FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
 
-SERVING_PACKAGES = ("flask", "onnxruntime", "waitress")
+SERVING_PACKAGES = ("flask", "markdown_it", "onnxruntime", "prometheus_client", "waitress")
 
 app = cyclopts.App(
     name="darkroom",
@@ -199,40 +202,90 @@ def predict(
         Classes shown for each picture in the table.
     """
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-    from darkroom.engines.prediction import Failure, expand, stream_predictions
-    from darkroom.summary import prediction_json, prediction_lines
+    from darkroom.engines.prediction import expand, stream_predictions
 
-    if not images:
-        raise UsageError("no pictures are named: give files, folders or patterns after the model")
-    if top < 1:
-        raise UsageError(f"--top is {top}: give at least 1")
+    _require_pictures(images, top)
     paths = expand(images)
     with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
         sources = ((str(path), path) for path in paths)
         answers = list(track(stream_predictions(engine, sources), total=len(paths), what="Predicting"))
-    if as_json:
-        print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(prediction_lines(answers, top=top)))
-    if all(isinstance(answer, Failure) for answer in answers):
-        raise ImageError("none of the pictures could be read: see the errors above")
+    _print_answers(answers, as_json=as_json, top=top)
 
 
 @app.command
-def serve(model: str, /, *, settings: Serving = SERVING) -> None:
+def serve(model: str, /, *, print_systemd_unit: Flag = False, settings: Serving = SERVING) -> None:
     """Serve a model to browsers and programs.
 
     Parameters
     ----------
     model
         A run folder, a bundle, or the name of a model that comes with darkroom (`darkroom models` lists them).
+    print_systemd_unit
+        Print a unit with which systemd runs this very server, and serve nothing.
     """
+    bundle, samples = workflow.bundle_of(model), settings.samples or workflow.samples_of(model)
+    if print_systemd_unit:
+        from darkroom.web.systemd import unit
+
+        print(unit(_command(), bundle, replace(settings, samples=samples)), end="")
+        return
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
     from darkroom.web import create_app
+    from darkroom.web.papers import Papers
     from darkroom.web.server import serve as listen
 
-    with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
-        listen(create_app(engine, settings), settings)
+    with OnnxRuntimeEngine.open(bundle) as engine:
+        listen(create_app(engine, settings, Papers.of(bundle, samples)), settings)
+
+
+@app.command
+def client(
+    url: str,
+    /,
+    *images: str,
+    as_json: AsJson = False,
+    top: int = 3,
+    api_key: Annotated[str | None, Parameter(env_var="DARKROOM_API_KEY")] = None,
+) -> None:
+    """Have a server classify pictures: as `predict`, with the address of `darkroom serve` in place of a model.
+
+    Parameters
+    ----------
+    url
+        The server's address, such as http://127.0.0.1:8000.
+    images
+        Pictures, folders of pictures, or patterns such as 'photos/*.jpg'.
+    as_json
+        Print JSON with all classes instead of a table.
+    top
+        Classes shown for each picture in the table.
+    api_key
+        The key that the server asks for, if it asks for one; better given in the environment than typed.
+    """
+    from darkroom.client import Client
+    from darkroom.engines.prediction import expand
+
+    _require_pictures(images, top)
+    paths = expand(images)
+    found = Client(url, key=api_key).predict(paths, top=None if as_json else top)
+    _print_answers(list(track(found, total=len(paths), what="Asking the server")), as_json=as_json, top=top)
+
+
+@app.command
+def key(file: Path, name: str, /) -> None:
+    """Make an API key for `darkroom serve --api-keys FILE`: it is printed once, and only its hash is kept.
+
+    Parameters
+    ----------
+    file
+        The file of hashes, to which a line is added.
+    name
+        Whose key it is; the server's log names it.
+    """
+    from darkroom.web.keys import add_key
+
+    print(add_key(file, name))
+    say(f"its hash is in {file}: a server that runs needs to be started again to know it")
 
 
 @app.command
@@ -299,6 +352,26 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return tables
 
 
+def _require_pictures(images: Sequence[str], top: int) -> None:
+    if not images:
+        raise UsageError("no pictures are named: give files, folders or patterns after the model")
+    if top < 1:
+        raise UsageError(f"--top is {top}: give at least 1")
+
+
+def _print_answers(answers: "Sequence[Answer]", *, as_json: bool, top: int) -> None:
+    """Answers as a table or as JSON; raises `ImageError` where no picture got one."""
+    from darkroom.engines.prediction import Failure
+    from darkroom.summary import prediction_json, prediction_lines
+
+    if as_json:
+        print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(prediction_lines(answers, top=top)))
+    if all(isinstance(answer, Failure) for answer in answers):
+        raise ImageError("none of the pictures could be read: see the errors above")
+
+
 def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:
     if out is None and resume:
         raise UsageError("--resume needs --out: name the run folder that is to go on")
@@ -319,6 +392,12 @@ def _program() -> str:
     """What to type for this program: its name where the shell finds it, else the path by which it was called."""
     called = Path(sys.argv[0])
     return sys.argv[0] if called.stem == "darkroom" and shutil.which("darkroom") is None else "darkroom"
+
+
+def _command() -> list[str]:
+    """What starts this program from anywhere."""
+    found = shutil.which(_program())
+    return [os.path.abspath(found)] if found else [sys.executable, "-m", "darkroom"]
 
 
 def _storage(config: DataConfig) -> list[str]:

@@ -11,7 +11,8 @@
     │   └── TrainingStoppedError  the user stopped it; it can be resumed (exit code 130)
     ├── ExportError               the exported graph does not answer as the network does
     ├── BundleError               a bundle is missing, changed, or of another version
-    └── EngineError               an engine cannot answer
+    ├── EngineError               an engine cannot answer
+    └── ServerError               a server that was asked refuses or cannot be reached
 
 Messages say what was wrong, the value, and what to do. Exceptions of other libraries are translated where they enter.
 """
@@ -63,3 +64,7 @@ class BundleError(DarkroomError):
 
 class EngineError(DarkroomError):
     """An engine cannot answer."""
+
+
+class ServerError(DarkroomError):
+    """A server that was asked refuses, or cannot be reached."""

@@ -218,6 +218,12 @@ def bundle_of(model: str | Path) -> Path:
     )
 
 
+def samples_of(model: str | Path) -> Path | None:
+    """The sample pictures of a run; none for a bundle by itself, which may be meant for strangers."""
+    samples = Run(Path(model)).samples
+    return samples if Run(Path(model)).begun and samples.is_dir() else None
+
+
 def _bundle_at(path: Path) -> Path | None:
     """The bundle at `path`, itself or a run's; raises `BundleError` for a run that has none yet."""
     if (path / "bundle.json").is_file():

@@ -1,0 +1,35 @@
+"""How unlike the pictures of training a picture is, told from its logits against a threshold of the bundle.
+
+The score is the free energy of the tempered logits (Liu et al. 2020): low where some class fits well, high where none
+does. bundle.json states the threshold and the part of ordinary pictures that lie above it all the same.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from darkroom.bundle import BundleInfo
+
+
+class Novelty(NamedTuple):
+    """A picture's score, and whether it lies above the threshold."""
+
+    score: float
+    unlike: bool
+
+
+def novelties(info: BundleInfo, logits: npt.NDArray[np.float32]) -> list[Novelty | None]:
+    """The novelty of each row of logits (N, K); None for all of them where the bundle has no threshold."""
+    if not info.novelty:
+        return [None] * len(logits)
+    threshold = float(info.novelty["threshold"])
+    return [Novelty(score, score > threshold) for score in energies(logits, info.temperature).tolist()]
+
+
+def energies(logits: npt.NDArray[np.float32], temperature: float) -> npt.NDArray[np.float64]:
+    """Free energies (N,) of logits (N, K) divided by the temperature."""
+    tempered = logits.astype(np.float64) / temperature
+    highest = tempered.max(axis=1, keepdims=True)
+    sums = np.exp(tempered - highest).sum(axis=1)
+    return np.asarray(-temperature * (highest[:, 0] + np.log(sums)))
