@@ -1,6 +1,7 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.batches import Batches, channel_statistics
 from darkroom.data.dataset import DataSet
+from darkroom.errors import UsageError
 from darkroom.models import cnn
 from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.summary import summarise
@@ -38,7 +40,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     started = time.perf_counter()
     threads = machine.use_threads(config.threads)
     if config.compile:
-        machine.require_compiler(best_device())
+        _require_compilable(team)
     train_ids = dataset.manifest.indices("train")
     settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
     mean, std = channel_statistics(dataset.pixels, train_ids)
@@ -58,15 +60,18 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
         settings = _climb(probe, settings, config, seconds=60 * minutes)
         speed = probe.speed(settings)
-        spent = time.perf_counter() - started
-        growth = Resolution(dataset.preprocessing.width, settings.resize_from, speed.fixed).cost_to_go(0)
-        average = replace(speed, step_seconds=speed.step_seconds * growth)
-        plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
+        plan = plan_minutes(
+            minutes,
+            steps_an_epoch=batches.steps,
+            spent=time.perf_counter() - started,
+            speed=_on_average(speed, settings, side=dataset.preprocessing.width),
+        )
     training = {
         "requested": plain(asdict(config)),
         "settings": _after_planning(settings, plan, config, side=dataset.preprocessing.width).to_json(),
         "arithmetic": asdict(arithmetic),
         "device": str(best_device()),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
         "processes": team.size,
         "mean": mean,
@@ -86,6 +91,18 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
             **_describe(_architecture(dataset, settings)),
         },
     }
+
+
+def _require_compilable(team: Team) -> None:
+    if team.size > 1:
+        raise UsageError("--compile is not tried with several processes: leave it out, or start one")
+    machine.require_compiler(best_device())
+
+
+def _on_average(speed: Speed, settings: Settings, *, side: int) -> Speed:
+    """With the mean time of a step, where pictures are small at first."""
+    growth = Resolution(side, settings.resize_from, speed.fixed).cost_to_go(0)
+    return replace(speed, step_seconds=speed.step_seconds * growth)
 
 
 def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
@@ -116,6 +133,8 @@ def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: 
     reached = _on(cheapest, settings, config)
     for rung in dearer:
         tried = _on(rung, settings, config)
+        if tried == reached:  # width and depth were given
+            continue
         most = seconds / (rung.epochs * growth * probe.batches.steps)
         if probe.step_seconds(tried) > most and probe.step_seconds(tried, again=True) > most:
             break
@@ -170,21 +189,28 @@ class Probe:
 
     def time_steps(self, settings: Settings, *, side: int) -> float:
         """The median step of a new network on pictures of `side`."""
-        trial = self._arranged(settings).train()
-        optimiser = optimiser_of(trial, settings)
-        # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
-        endless = (batch for _ in iter(int, 1) for batch in self.batches.epoch(0))
-
-        def step() -> None:
-            pictures, targets = next(endless)
-            forward_backward(trial, optimiser, resize(pictures, side), targets, settings, self.arithmetic, None)
-            optimiser.step()
-
-        with torch.random.fork_rng():
+        step = step_to_time(self._arranged(settings), settings, self.batches, self.arithmetic, side=side)
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
         return machine.arrange(_network_to_time(self.dataset, settings), self.arithmetic)
+
+
+def step_to_time(
+    network: nn.Module, settings: Settings, batches: Batches, arithmetic: Arithmetic, *, side: int
+) -> Callable[[], None]:
+    """One step after the other of a training of `network`, on pictures of `side`; nothing of it is kept."""
+    optimiser = optimiser_of(network.train(), settings)
+    # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
+    endless = (batch for _ in iter(int, 1) for batch in batches.epoch(0))
+
+    def step() -> None:
+        pictures, targets = next(endless)
+        forward_backward(network, optimiser, resize(pictures, side), targets, settings, arithmetic, None)
+        optimiser.step()
+
+    return step
 
 
 def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:
