@@ -395,7 +395,7 @@ def test_a_request_during_the_last_validation_is_not_lost() -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C does what it does in a terminal, even where these tests are started in the background, which ignores it."""
+    """Ctrl-C does what it does in a terminal, even where the tests were started in the background, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
