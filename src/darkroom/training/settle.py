@@ -1,14 +1,18 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
+import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from darkroom import files
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.batches import Batches, channel_statistics
 from darkroom.data.dataset import DataSet
@@ -16,7 +20,7 @@ from darkroom.errors import UsageError
 from darkroom.models import cnn
 from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.summary import summarise
-from darkroom.provenance import provenance
+from darkroom.provenance import hardware, provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.distributed import ALONE, Team
@@ -27,6 +31,8 @@ from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
 
+FASTEST = "arithmetic.json"
+"""File in the cache with what was measured to be fastest."""
 PROBE_SECONDS = 0.5
 VALIDATED = 256
 """Pictures whose validation is timed."""
@@ -38,20 +44,15 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     The leader of a team does this while the others wait; it measures what its share of a batch takes.
     """
     started = time.perf_counter()
-    threads = machine.use_threads(config.threads)
+    machine.use_threads(config.threads)
     if config.compile:
         _require_compilable(team)
     train_ids = dataset.manifest.indices("train")
     settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
     mean, std = channel_statistics(dataset.pixels, train_ids)
-    network = _network_to_time(dataset, settings)
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
-    arithmetic = machine.choose_arithmetic(
-        network, batch, precision=settings.precision, memory_format=settings.memory_format
-    )
-    if config.threads is None:
-        threads = machine.choose_threads(network, batch, arithmetic)
+    arithmetic, threads = _fastest(dataset, settings, batch, config=config, memory=data_config.cache / FASTEST)
     arithmetic = replace(arithmetic, compiled=config.compile)
     probe = Probe(dataset, batches, arithmetic)
     if config.minutes is None:
@@ -91,6 +92,46 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
             **_describe(_architecture(dataset, settings)),
         },
     }
+
+
+def _fastest(
+    dataset: DataSet, settings: Settings, batch: tuple[Tensor, Tensor], *, config: TrainConfig, memory: Path
+) -> tuple[Arithmetic, int]:
+    """Number format, layout and threads in which this machine computes this network fastest, measured once.
+
+    They are kept in `memory`: where two are nearly equally fast a second measurement may come out otherwise, and two
+    trainings from one seed would differ.
+    """
+    architecture, most = _architecture(dataset, settings), torch.get_num_threads()
+    known = {
+        "machine": hardware() | {"device": str(best_device()), "threads": most},
+        "torch": torch.__version__,
+        "batch": list(batch[0].shape),
+        "asked": [settings.precision, settings.memory_format, config.threads],
+        "network": architecture.to_json(),
+    }
+    key = json.dumps(known, sort_keys=True)
+    chosen = files.read_remembered(memory).get(key)
+    if chosen is None:
+        network = _network_to_time(dataset, settings)
+        arithmetic = machine.choose_arithmetic(
+            network, batch, precision=settings.precision, memory_format=settings.memory_format
+        )
+        threads = most if config.threads else machine.choose_threads(network, batch, arithmetic)
+        chosen = {"bf16": arithmetic.bf16, "channels_last": arithmetic.channels_last, "threads": threads}
+        chosen = _remember(memory, key, chosen)
+    torch.set_num_threads(chosen["threads"])
+    return Arithmetic(bf16=chosen["bf16"], channels_last=chosen["channels_last"]), chosen["threads"]
+
+
+def _remember(memory: Path, key: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What `memory` keeps for `key` from now on: what another training wrote meanwhile, or `chosen`."""
+    kept = files.read_remembered(memory)
+    if key not in kept:
+        with suppress(OSError):  # a cache that cannot be written costs only a measurement
+            files.write_json(memory, kept | {key: chosen})
+    remembered: dict[str, Any] = kept.get(key, chosen)
+    return remembered
 
 
 def _require_compilable(team: Team) -> None:
