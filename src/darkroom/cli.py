@@ -31,7 +31,15 @@ EXIT_STOPPED = 130
 
 FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
 
-SERVING_PACKAGES = ("flask", "onnxruntime", "waitress")
+EXTRAS = {
+    "flask": "serve",
+    "onnxruntime": "serve",
+    "waitress": "serve",
+    "grpc": "tf-client",
+    "google": "tf-client",
+    "tensorflow": "tf",
+}
+"""What to install for a package that is missing; `train` for all others."""
 
 app = cyclopts.App(
     name="darkroom",
@@ -132,6 +140,8 @@ def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation
 def export(run: Path, /, *, storage: Storage = STORAGE, settings: Exporting = EXPORTING) -> None:
     """Write the bundle of a run: ONNX graph, preprocessing, class names, golden pictures; parity is proved.
 
+    Or a SavedModel for TensorFlow Serving: --format saved-model.
+
     Parameters
     ----------
     run
@@ -227,11 +237,11 @@ def serve(model: str, /, *, settings: Serving = SERVING) -> None:
     model
         A run folder, a bundle, or the name of a model that comes with darkroom (`darkroom models` lists them).
     """
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+    from darkroom.engines.choice import open_engine
     from darkroom.web import create_app
     from darkroom.web.server import serve as listen
 
-    with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
+    with open_engine(workflow.bundle_of(model), settings) as engine:
         listen(create_app(engine, settings), settings)
 
 
@@ -346,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except ModuleNotFoundError as error:
-        extra = "serve" if error.name in SERVING_PACKAGES else "train"
+        extra = EXTRAS.get((error.name or "").partition(".")[0], "train")
         _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
     except MemoryError:
         _leave(f"error: {FULL}", EXIT_ERROR)
