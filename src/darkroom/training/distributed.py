@@ -5,6 +5,7 @@ decides, writes and prints; what it has written it sends to the others, so that 
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,8 +156,8 @@ def joined(*, lost_after: timedelta = LOST_AFTER) -> Iterator[Team]:
     if place.size == 1:
         yield ALONE
         return
-    console.quiet = not place.leads
     use_own_gpu(place)
+    console.quiet = not place.leads
     with told_when_lost():
         store, rank, size = next(rendezvous("env://"))
         # torchrun --max-restarts starts all again with the same store, where addresses of the dead still stand.
@@ -168,6 +169,8 @@ def joined(*, lost_after: timedelta = LOST_AFTER) -> Iterator[Team]:
     try:
         yield Team(place, patient)
     except BaseException as error:
+        # When one process is lost torchrun ends the others, which would be silent if that came before their words.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         console.quiet = not _speaks(error, place, store)
         raise
     dist.destroy_process_group()

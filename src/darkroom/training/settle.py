@@ -1,20 +1,26 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
+import json
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from darkroom import files
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.batches import Batches, channel_statistics
 from darkroom.data.dataset import DataSet
+from darkroom.errors import UsageError
 from darkroom.models import cnn
 from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.summary import summarise
-from darkroom.provenance import provenance
+from darkroom.provenance import hardware, provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.distributed import ALONE, Team
@@ -25,6 +31,8 @@ from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
 
+FASTEST = "arithmetic.json"
+"""File in the cache with what was measured to be fastest."""
 PROBE_SECONDS = 0.5
 VALIDATED = 256
 """Pictures whose validation is timed."""
@@ -36,20 +44,15 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     The leader of a team does this while the others wait; it measures what its share of a batch takes.
     """
     started = time.perf_counter()
-    threads = machine.use_threads(config.threads)
+    machine.use_threads(config.threads)
     if config.compile:
-        machine.require_compiler(best_device())
+        _require_compilable(team)
     train_ids = dataset.manifest.indices("train")
     settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
     mean, std = channel_statistics(dataset.pixels, train_ids)
-    network = _network_to_time(dataset, settings)
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
-    arithmetic = machine.choose_arithmetic(
-        network, batch, precision=settings.precision, memory_format=settings.memory_format
-    )
-    if config.threads is None:
-        threads = machine.choose_threads(network, batch, arithmetic)
+    arithmetic, threads = _fastest(dataset, settings, batch, config=config, memory=data_config.cache / FASTEST)
     arithmetic = replace(arithmetic, compiled=config.compile)
     probe = Probe(dataset, batches, arithmetic)
     if config.minutes is None:
@@ -58,15 +61,18 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
         settings = _climb(probe, settings, config, seconds=60 * minutes)
         speed = probe.speed(settings)
-        spent = time.perf_counter() - started
-        growth = Resolution(dataset.preprocessing.width, settings.resize_from, speed.fixed).cost_to_go(0)
-        average = replace(speed, step_seconds=speed.step_seconds * growth)
-        plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
+        plan = plan_minutes(
+            minutes,
+            steps_an_epoch=batches.steps,
+            spent=time.perf_counter() - started,
+            speed=_on_average(speed, settings, side=dataset.preprocessing.width),
+        )
     training = {
         "requested": plain(asdict(config)),
         "settings": _after_planning(settings, plan, config, side=dataset.preprocessing.width).to_json(),
         "arithmetic": asdict(arithmetic),
         "device": str(best_device()),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
         "processes": team.size,
         "mean": mean,
@@ -86,6 +92,58 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
             **_describe(_architecture(dataset, settings)),
         },
     }
+
+
+def _fastest(
+    dataset: DataSet, settings: Settings, batch: tuple[Tensor, Tensor], *, config: TrainConfig, memory: Path
+) -> tuple[Arithmetic, int]:
+    """Number format, layout and threads in which this machine computes this network fastest, measured once.
+
+    They are kept in `memory`: where two are nearly equally fast a second measurement may come out otherwise, and two
+    trainings from one seed would differ.
+    """
+    architecture, most = _architecture(dataset, settings), torch.get_num_threads()
+    known = {
+        "machine": hardware() | {"device": str(best_device()), "threads": most},
+        "torch": torch.__version__,
+        "batch": list(batch[0].shape),
+        "asked": [settings.precision, settings.memory_format, config.threads],
+        "network": architecture.to_json(),
+    }
+    key = json.dumps(known, sort_keys=True)
+    chosen = files.read_remembered(memory).get(key)
+    if chosen is None:
+        network = _network_to_time(dataset, settings)
+        arithmetic = machine.choose_arithmetic(
+            network, batch, precision=settings.precision, memory_format=settings.memory_format
+        )
+        threads = most if config.threads else machine.choose_threads(network, batch, arithmetic)
+        chosen = {"bf16": arithmetic.bf16, "channels_last": arithmetic.channels_last, "threads": threads}
+        chosen = _remember(memory, key, chosen)
+    torch.set_num_threads(chosen["threads"])
+    return Arithmetic(bf16=chosen["bf16"], channels_last=chosen["channels_last"]), chosen["threads"]
+
+
+def _remember(memory: Path, key: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What `memory` keeps for `key` from now on: what another training wrote meanwhile, or `chosen`."""
+    kept = files.read_remembered(memory)
+    if key not in kept:
+        with suppress(OSError):  # a cache that cannot be written costs only a measurement
+            files.write_json(memory, kept | {key: chosen})
+    remembered: dict[str, Any] = kept.get(key, chosen)
+    return remembered
+
+
+def _require_compilable(team: Team) -> None:
+    if team.size > 1:
+        raise UsageError("--compile is not tried with several processes: leave it out, or start one")
+    machine.require_compiler(best_device())
+
+
+def _on_average(speed: Speed, settings: Settings, *, side: int) -> Speed:
+    """With the mean time of a step, where pictures are small at first."""
+    growth = Resolution(side, settings.resize_from, speed.fixed).cost_to_go(0)
+    return replace(speed, step_seconds=speed.step_seconds * growth)
 
 
 def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
@@ -116,6 +174,8 @@ def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: 
     reached = _on(cheapest, settings, config)
     for rung in dearer:
         tried = _on(rung, settings, config)
+        if tried == reached:  # width and depth were given
+            continue
         most = seconds / (rung.epochs * growth * probe.batches.steps)
         if probe.step_seconds(tried) > most and probe.step_seconds(tried, again=True) > most:
             break
@@ -170,21 +230,28 @@ class Probe:
 
     def time_steps(self, settings: Settings, *, side: int) -> float:
         """The median step of a new network on pictures of `side`."""
-        trial = self._arranged(settings).train()
-        optimiser = optimiser_of(trial, settings)
-        # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
-        endless = (batch for _ in iter(int, 1) for batch in self.batches.epoch(0))
-
-        def step() -> None:
-            pictures, targets = next(endless)
-            forward_backward(trial, optimiser, resize(pictures, side), targets, settings, self.arithmetic, None)
-            optimiser.step()
-
-        with torch.random.fork_rng():
+        step = step_to_time(self._arranged(settings), settings, self.batches, self.arithmetic, side=side)
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
         return machine.arrange(_network_to_time(self.dataset, settings), self.arithmetic)
+
+
+def step_to_time(
+    network: nn.Module, settings: Settings, batches: Batches, arithmetic: Arithmetic, *, side: int
+) -> Callable[[], None]:
+    """One step after the other of a training of `network`, on pictures of `side`; nothing of it is kept."""
+    optimiser = optimiser_of(network.train(), settings)
+    # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
+    endless = (batch for _ in iter(int, 1) for batch in batches.epoch(0))
+
+    def step() -> None:
+        pictures, targets = next(endless)
+        forward_backward(network, optimiser, resize(pictures, side), targets, settings, arithmetic, None)
+        optimiser.step()
+
+    return step
 
 
 def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:

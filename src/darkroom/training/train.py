@@ -5,8 +5,9 @@ config.json, so that neither can know anything that the other does not.
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
         TrainingStoppedError: the user stopped it, and the checkpoint holds all.
         RunError: the checkpoint is damaged.
     """
+    started = time.perf_counter()
     content = run.read_config()
     training = content["training"]
     settings, arithmetic = Settings.from_json(training["settings"]), Arithmetic(**training["arithmetic"])
@@ -74,15 +76,15 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
         say(f"Going on from epoch {now.epoch}, step {now.step + 1}")
     team.copy_leader(now.network, now.average)
     batches = make_batches(dataset, settings, seed=content["seed"], team=team)
-    device = batches.device
     _announce(content, settings, arithmetic, now.plan)
+    now.elapsed += time.perf_counter() - started
     with (
         RunKeeper(run, tensorboard=training["requested"]["tensorboard"], first_epoch=now.epoch, team=team) as keeper,
         live() as display,
     ):
         fit(
             now,
-            batches=replace(batches, resident=resident(dataset.pixels, batches.indices, device)),
+            batches=batches,
             validation=_validation(dataset),
             settings=settings,
             arithmetic=arithmetic,
@@ -91,7 +93,7 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
             display=display,
             team=team,
             speed=Speed(**training["speed"]),
-            look_seconds=0.0 if device.type == "cpu" else LOOK_SECONDS,
+            look_seconds=0.0 if batches.device.type == "cpu" else LOOK_SECONDS,
         )
     if team.leads:
         _finish(run, content, now)
@@ -125,6 +127,7 @@ def make_batches(dataset: DataSet, settings: Settings, *, seed: int, team: Team 
         imbalance=settings.imbalance,
         process=team.rank,
         processes=team.size,
+        resident=resident(dataset.pixels, dataset.manifest.indices("train"), best_device()),
     )
     smallest = batches.pictures_in(batches.steps - 1)
     if team.size > 1 and smallest < team.size * settings.accumulate:
