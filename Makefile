@@ -7,7 +7,7 @@ KERAS := benchmarks/.venv-keras
 PEERS ?= keras textbook
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format bench clean $(KERAS)
+.PHONY: help run test test-all test-tf lint format bench clean $(KERAS)
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ test: $(STAMP)  ## the tests, with the coverage they must reach
 
 test-all: $(STAMP)  ## the tests, the long ones too
 	$(BIN)/python -m pytest
+
+test-tf: $(STAMP)  ## install TensorFlow (1.5 GB) into .venv, then the tests of what needs it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,tf]'
+	$(BIN)/python -m pytest -rs tests/test_saved_model.py tests/test_tf_serving.py
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -362,7 +362,12 @@ def test_an_error_of_several_lines_becomes_one(
 
 @pytest.mark.parametrize(
     ("package", "command", "extra"),
-    [("torch", ("train", "digits", "--out", "x"), "train"), ("flask", ("serve", "x"), "serve")],
+    [
+        ("torch", ("train", "digits", "--out", "x"), "train"),
+        ("flask", ("serve", "x"), "serve"),
+        ("grpc", ("serve", "x"), "tf-client"),
+        ("tensorflow", ("train", "digits", "--out", "x"), "tf"),
+    ],
 )
 def test_what_is_not_installed_is_named_with_its_extra(
     darkroom: Command, monkeypatch: pytest.MonkeyPatch, package: str, command: tuple[str, ...], extra: str

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from darkroom import config
-from darkroom.config import DataConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.config import DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
 from darkroom.errors import UsageError
 
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
@@ -44,6 +44,10 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (TrainConfig, {"crop_scale": 0.0}, "--crop-scale is 0.0"),
     (TrainConfig, {"colour_jitter": 2.0}, "--colour-jitter is 2.0"),
     (TrainConfig, {"translate": -1}, "--translate is -1"),
+    (ExportConfig, {"format": "saved-model", "int8": True}, "--int8 and --format saved-model contradict each other"),
+    (ServeConfig, {"engine": "tf-serving"}, "say where with --tf-serving-url"),
+    (ServeConfig, {"tf_serving_url": "grpc://host:8500"}, "is asked by --engine tf-serving only"),
+    (ServeConfig, {"engine": "tf-serving", "tf_serving_url": "host:8500"}, "give grpc://HOST:8500"),
     (ServeConfig, {"port": 65536}, "--port is 65536"),
     (ServeConfig, {"port": -1}, "--port is -1"),
     (ServeConfig, {"threads": 0}, "--threads is 0"),

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import secrets
 import shutil
 import zipfile
@@ -94,6 +95,11 @@ class BundleInfo:
     def golden_tolerance(self) -> float:
         """Largest difference in probability between the golden answers and those of an engine."""
         return float(self.quantisation.get("golden_tolerance", GOLDEN_TOLERANCE))
+
+    @property
+    def serving_name(self) -> str:
+        """The name under which a model server knows the model: letters, digits, `.`, `_` and `-` of ASCII."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "model"
 
     def to_text(self) -> str:
         """The one serialisation of bundle.json: the file must equal it byte for byte."""

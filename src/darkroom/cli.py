@@ -34,7 +34,17 @@ EXIT_STOPPED = 130
 
 FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
 
-SERVING_PACKAGES = ("flask", "markdown_it", "onnxruntime", "prometheus_client", "waitress")
+EXTRAS = {
+    "flask": "serve",
+    "markdown_it": "serve",
+    "onnxruntime": "serve",
+    "prometheus_client": "serve",
+    "waitress": "serve",
+    "grpc": "tf-client",
+    "google": "tf-client",
+    "tensorflow": "tf",
+}
+"""What to install for a package that is missing; `train` for all others."""
 
 app = cyclopts.App(
     name="darkroom",
@@ -135,6 +145,8 @@ def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation
 def export(run: Path, /, *, storage: Storage = STORAGE, settings: Exporting = EXPORTING) -> None:
     """Write the bundle of a run: ONNX graph, preprocessing, class names, golden pictures; parity is proved.
 
+    Or a SavedModel for TensorFlow Serving: --format saved-model.
+
     Parameters
     ----------
     run
@@ -229,12 +241,12 @@ def serve(model: str, /, *, print_systemd_unit: Flag = False, settings: Serving 
 
         print(unit(_command(), bundle, replace(settings, samples=samples)), end="")
         return
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+    from darkroom.engines.choice import open_engine
     from darkroom.web import create_app
     from darkroom.web.papers import Papers
     from darkroom.web.server import serve as listen
 
-    with OnnxRuntimeEngine.open(bundle) as engine:
+    with open_engine(bundle, settings) as engine:
         listen(create_app(engine, settings, Papers.of(bundle, samples)), settings)
 
 
@@ -425,7 +437,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except ModuleNotFoundError as error:
-        extra = "serve" if error.name in SERVING_PACKAGES else "train"
+        extra = EXTRAS.get((error.name or "").partition(".")[0], "train")
         _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
     except MemoryError:
         _leave(f"error: {FULL}", EXIT_ERROR)

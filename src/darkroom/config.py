@@ -25,6 +25,8 @@ Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
 Precision = Literal["auto", "fp32", "bf16"]
 Views = Literal[1, 2, 6]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
+ExportFormat = Literal["bundle", "saved-model"]
+EngineName = Literal["onnxruntime", "tf-serving"]
 
 
 def check(condition: bool, message: str) -> None:
@@ -193,6 +195,8 @@ class TrainConfig:
 class ExportConfig:
     """What is made of a run."""
 
+    format: ExportFormat = "bundle"
+    """The bundle that darkroom serves, or a SavedModel for TensorFlow Serving in saved_model/NAME/VERSION."""
     int8: bool = False
     """Write a faster bundle in 8-bit integers into bundle-int8, beside the one in fp32, and measure both."""
     int8_bound: float = INT8_BOUND
@@ -202,10 +206,52 @@ class ExportConfig:
         bound = self.int8_bound
         check(0 <= bound <= 100, f"--int8-bound is {bound}: give points of accuracy, from 0 to 100")
         check(self.int8 or bound == INT8_BOUND, f"--int8-bound {bound:g} bounds nothing without --int8: give both")
+        check(
+            not self.int8 or self.format == "bundle",
+            "--int8 and --format saved-model contradict each other: TensorFlow Serving gets the network in fp32",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class EngineConfig:
+    """What answers predictions."""
+
+    engine: EngineName = "onnxruntime"
+    """ONNX Runtime inside of the server, or a TensorFlow Serving that runs elsewhere."""
+    tf_serving_url: str = ""
+    """Where that TensorFlow Serving listens: grpc://HOST:8500 or http://HOST:8501 (grpcs and https with TLS)."""
+    tf_serving_model: str = ""
+    """The model's name there; the one that `export --format saved-model` gave its folder when not given."""
+    tf_serving_version: int | None = None
+    """The version to ask; the newest one that is available when not given."""
+    tf_serving_label: str = ""
+    """The version label to ask, such as stable, instead of a version."""
+    tf_serving_timeout: float = 10
+    """Seconds after which an answer of TensorFlow Serving is given up, repeated attempts included."""
+    tf_serving_wait: float = 60
+    """Seconds that the start waits for TensorFlow Serving to have loaded the model."""
+    tf_serving_batch: int = 32
+    """Most pictures in one request to TensorFlow Serving; at most the max_batch_size that it was started with."""
+
+    def __post_init__(self) -> None:
+        url, remote = self.tf_serving_url, self.engine == "tf-serving"
+        check(bool(url) or not remote, "--engine tf-serving asks a server: say where with --tf-serving-url")
+        check(remote or not url, f"--tf-serving-url {url} is asked by --engine tf-serving only: give both")
+        known = re.fullmatch(r"(grpcs?://[^/?#@\s]+:\d{1,5}/?|https?://[^/?#@\s]+(/[^?#\s]*)?)", url)
+        check(not url or known is not None, f"--tf-serving-url is {url}: give grpc://HOST:8500 or http://HOST:8501")
+        version, label = self.tf_serving_version, self.tf_serving_label
+        check(version is None or version >= 0, f"--tf-serving-version is {version}: give a whole number from 0")
+        check(
+            version is None or not label,
+            f"--tf-serving-version {version} and --tf-serving-label {label} contradict each other: give one of them",
+        )
+        check(self.tf_serving_batch >= 1, f"--tf-serving-batch is {self.tf_serving_batch}: give at least 1")
+        for option, seconds in (("timeout", self.tf_serving_timeout), ("wait", self.tf_serving_wait)):
+            check(0 < seconds < math.inf, f"--tf-serving-{option} is {seconds}: give more than 0 seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(EngineConfig):
     """Where the server listens, who may use it, and what it refuses."""
 
     host: str = "127.0.0.1"
@@ -252,6 +298,7 @@ class ServeConfig:
     """Write a line of JSON for each request, without pictures and their names, to standard output."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(0 <= self.port <= 65535, f"--port is {self.port}: give a number from 0 to 65535")
         for name in (field.name for field in fields(self) if field.name.startswith("max_") or field.name == "threads"):
             value = getattr(self, name)

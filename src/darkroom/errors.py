@@ -9,7 +9,7 @@
     ├── RunError                  a run folder is missing, incomplete, or belongs to other data
     ├── TrainingError             training cannot go on (a loss that is not finite)
     │   └── TrainingStoppedError  the user stopped it; it can be resumed (exit code 130)
-    ├── ExportError               the exported graph does not answer as the network does
+    ├── ExportError               a network cannot be written in a format, or the graph does not answer as it does
     ├── BundleError               a bundle is missing, changed, or of another version
     ├── EngineError               an engine cannot answer
     └── ServerError               a server that was asked refuses or cannot be reached
@@ -55,7 +55,7 @@ class TrainingStoppedError(TrainingError):
 
 
 class ExportError(DarkroomError):
-    """The exported graph does not answer as the network does."""
+    """A network cannot be written in a format, or the exported graph does not answer as it does."""
 
 
 class BundleError(DarkroomError):

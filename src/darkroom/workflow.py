@@ -139,11 +139,9 @@ def evaluate(run: Run, *, split: str, data_config: DataConfig) -> dict[str, Any]
 
 
 def export(run: Run, *, data_config: DataConfig, config: ExportConfig | None = None) -> Path:
-    """Write a bundle of a run; evaluates validation first where that has not been done."""
+    """Write a bundle or a SavedModel of a run; evaluates validation first where that has not been done."""
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
-    from darkroom.export.int8_bundle import export_int8
-    from darkroom.export.onnx_bundle import export_bundle
 
     launch.refuse_several("export")
     config = config or ExportConfig()
@@ -152,9 +150,21 @@ def export(run: Run, *, data_config: DataConfig, config: ExportConfig | None = N
     with _held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
-        if config.int8:
-            return export_int8(run, dataset, bound=config.int8_bound).folder
-        return export_bundle(run, dataset).folder
+        return _exported(run, dataset, config)
+
+
+def _exported(run: Run, dataset: "DataSet", config: ExportConfig) -> Path:
+    if config.format == "saved-model":
+        from darkroom.export.saved_model import export_saved_model
+
+        return export_saved_model(run, dataset)
+    if config.int8:
+        from darkroom.export.int8_bundle import export_int8
+
+        return export_int8(run, dataset, bound=config.int8_bound).folder
+    from darkroom.export.onnx_bundle import export_bundle
+
+    return export_bundle(run, dataset).folder
 
 
 def _require_finished(run: Run) -> None:
