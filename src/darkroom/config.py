@@ -14,7 +14,7 @@ CACHE_FOLDER = Path(platformdirs.user_cache_dir("darkroom"))
 INT8_BOUND = 0.3
 """Points of accuracy."""
 
-Recipe = Literal["auto", "quick", "best", "photo"]
+Recipe = Literal["auto", "quick", "best", "photo", "transfer"]
 Optimiser = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["linear", "one-cycle", "cosine", "plateau"]
 Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
@@ -69,10 +69,15 @@ class TrainConfig:
     """How a network is trained; what is not given comes from the recipe."""
 
     model: str = "cnn"
-    """The network to train: `cnn`, our own, from scratch."""
+    """The network to train: `cnn`, our own, from scratch; the name of one that timm knows, pre-trained on ImageNet; or
+    `local-dir:PATH`, a folder with such a network and its weights."""
+    frozen: bool = False
+    """Leave the layers of a pre-trained network as they are, and train a new last one on their features."""
+    random_weights: bool = False
+    """Begin a network of timm's with random weights instead of those from ImageNet."""
     recipe: Recipe = "auto"
-    """A set of defaults for all that follows: `quick` (up to 64 pixels), `best` (for longer trainings), `photo`, or
-    `auto`: quick or photo, by size."""
+    """A set of defaults for all that follows: `quick` (up to 64 pixels), `best` (for longer trainings), `photo`,
+    `transfer` (for pre-trained networks), or `auto`: by network and size."""
     minutes: float | None = None
     """Time budget for training, validation included: speed is measured first, then the epochs are planned."""
     epochs: int | None = None
@@ -89,6 +94,8 @@ class TrainConfig:
     """Weight decay, decoupled for AdamW; not applied to biases, normalisation, and filters under Muon."""
     momentum: float | None = None
     """Momentum of SGD and Muon, first beta of AdamW."""
+    layer_decay: float | None = None
+    """Factor on the learning rate from each layer of a pre-trained network to the one below; 1 turns it off."""
     schedule: Schedule | None = None
     """Linear to zero, one cycle (linear up first), cosine with warm-up, or down on a plateau of validation."""
     label_smoothing: float | None = None
@@ -146,6 +153,20 @@ class TrainConfig:
             self.minutes is None or 0 < self.minutes <= longest,
             f"--minutes is {self.minutes}: give more than 0, up to {longest} (a month)",
         )
+        ours = self.model == "cnn"
+        for option, given in (("frozen", self.frozen), ("random-weights", self.random_weights)):
+            check(
+                not (ours and given), f"--{option} is for pre-trained networks: give one with --model, or leave it out"
+            )
+        check(
+            self.recipe == "auto" or ours == (self.recipe != "transfer"),
+            f"--recipe {self.recipe} and --model {self.model} do not fit: leave --recipe out",
+        )
+        check(not (self.frozen and self.refit), "--refit is not for --frozen: leave one of them out")
+        check(
+            not self.frozen or (self.minutes is None and self.epochs is None),
+            "--frozen has no epochs: leave --minutes and --epochs out",
+        )
         check(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: give at least 1")
         check(self.batch_size is None or self.batch_size >= 2, f"--batch-size is {self.batch_size}: give at least 2")
         check(
@@ -166,6 +187,7 @@ class TrainConfig:
         for option in ("momentum", "ema_decay", "label_smoothing", "dropout"):
             self._check_range(option, 0, 0.99999)
         self._check_range("width", 0.05, 16)
+        self._check_range("layer_decay", 0.01, 1)
         self._check_range("colour_jitter", 0, 1)
         self._check_range("crop_scale", 0.01, 1)
         self._check_range("resize_from", 0.5, 1)

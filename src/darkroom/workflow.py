@@ -57,8 +57,6 @@ def train(
 
     Where torchrun started several processes, each calls this: one prepares and writes, all train.
     """
-    if config.model != "cnn":
-        raise UsageError(f"--model is {config.model}: only cnn, our own network, can be trained so far")
     leads = launch.place().leads
     if leads:
         claim(run, resume=resume, overwrite=overwrite)
@@ -92,6 +90,7 @@ def _begun(
 ) -> "DataSet | None":
     """The data set of a run that is ready to be trained further; None if it is trained already."""
     from darkroom.data.dataset import prepare, reopen
+    from darkroom.training.candidates import candidate
     from darkroom.training.illustrate import illustrate
     from darkroom.training.settle import settle
     from darkroom.training.train import begin, require_same
@@ -105,7 +104,8 @@ def _begun(
     else:
         if resume:
             say(f"{run.folder} holds nothing to resume: starting anew")
-        dataset = prepare(data, data_config)
+        entrant = candidate(config.model, random_weights=config.random_weights)
+        dataset = prepare(data, data_config, entrant.preprocessing)
         content = settle(dataset, data_config=data_config, config=config, team=team)
         if overwrite:  # only now: what cannot be trained must not cost the run that was there
             run.clear()

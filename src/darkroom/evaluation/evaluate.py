@@ -121,4 +121,5 @@ def _draw(run: Run, dataset: DataSet, predictions: Predictions, metrics: Mapping
         confidence=answers[worst].max(axis=1).tolist(),
     )
     best = run.read_config()["training"]["result"]["best_epoch"]
-    learning_curves(run.figure("learning_curves"), history=run.read_history(), best_epoch=best)
+    if history := run.read_history():  # a frozen network has none
+        learning_curves(run.figure("learning_curves"), history=history, best_epoch=best)

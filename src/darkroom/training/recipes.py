@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Schedule, TrainConfig, Views
+from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Recipe, Schedule, TrainConfig, Views
 from darkroom.data.augmentation import Augmentation
 from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
+from darkroom.models.networks import OURS
 from darkroom.runs import rebuilt
 
 # Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
@@ -23,6 +24,7 @@ COMMON: dict[str, Any] = {
     "colour_jitter": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "layer_decay": 1.0,
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -36,6 +38,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "translate": 0,
         "crop_scale": 0.35,
         "colour_jitter": 0.3,
+    },
+    "transfer": COMMON
+    | {
+        "optimiser": "adamw",
+        "learning_rate": 2e-3,
+        "layer_decay": 0.75,
+        "schedule": "cosine",
+        "label_smoothing": 0.1,
+        "dropout": 0.2,
+        "translate": 0,
+        "crop_scale": 0.5,
+        "colour_jitter": 0.2,
     },
 }
 
@@ -53,6 +67,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
     "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2)),
     "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2), Rung(15, 1.5, 2)),
     "photo": (Rung(0, 1.0, 2),),
+    "transfer": (Rung(0, 1.0, 2),),
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
 
@@ -71,7 +86,7 @@ REFERENCE_BATCH = 512
 LONG = 12
 """Epochs from which `best` augments more."""
 
-FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000}
+FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000, "transfer": 30_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
 
 
@@ -87,6 +102,7 @@ class Settings:
     learning_rate: float
     weight_decay: float
     momentum: float
+    layer_decay: float
     schedule: Schedule
     label_smoothing: float
     imbalance: Imbalance
@@ -113,7 +129,7 @@ class Settings:
 
 def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings:
     """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side."""
-    recipe = config.recipe if config.recipe != "auto" else ("quick" if image_size <= SMALL_PICTURE else "photo")
+    recipe = config.recipe if config.recipe != "auto" else _recipe_for(config.model, image_size)
     values: dict[str, Any] = {
         "epochs": min(60, max(8, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
@@ -135,6 +151,12 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
     names = {field.name for field in fields(Settings)} - {"augmentation"}
     completed: dict[str, Any] = {name: values.get(name) for name in names}
     return Settings(augmentation=augmentation, **completed)
+
+
+def _recipe_for(model: str, image_size: int) -> Recipe:
+    if model != OURS:
+        return "transfer"
+    return "quick" if image_size <= SMALL_PICTURE else "photo"
 
 
 def moved_and_hidden(recipe: str, *, epochs: float, side: int) -> dict[str, Any]:

@@ -11,21 +11,23 @@ import torch
 from torch import nn
 
 from darkroom.config import DataConfig, TrainConfig
-from darkroom.data.batches import Batches, channel_statistics
+from darkroom.data.batches import Batches
 from darkroom.data.dataset import DataSet
-from darkroom.models import cnn
+from darkroom.models import networks
 from darkroom.models.inference import batch_size_for, best_device, logits_of
+from darkroom.models.networks import Architecture
 from darkroom.models.summary import summarise
 from darkroom.provenance import provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
+from darkroom.training.candidates import candidate
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.fit import forward_backward, resize
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete, moved_and_hidden
 from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
-from darkroom.training.train import LEAST_PATIENCE, make_batches, new_network, optimiser_of, plain
+from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
 
 PROBE_SECONDS = 0.5
 
@@ -41,9 +43,10 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         machine.require_compiler(best_device())
     train_ids = dataset.manifest.indices("train")
     settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
-    mean, std = channel_statistics(dataset.pixels, train_ids)
-    new = partial(new_network, dataset, seed=data_config.seed, mean=mean, std=std)
-    network = new(_architecture(dataset, settings))
+    entrant = candidate(config.model, random_weights=config.random_weights)
+    normalisation = entrant.normalisation(dataset)
+    new = partial(entrant.new, dataset, seed=data_config.seed, normalisation=normalisation)
+    network = new(entrant.architecture(dataset, settings))
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
     arithmetic = machine.choose_arithmetic(
@@ -52,8 +55,10 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     if config.threads is None:
         threads = machine.choose_threads(network, batch, arithmetic)
     arithmetic = replace(arithmetic, compiled=config.compile)
-    probe = Probe(dataset, batches, arithmetic, new)
-    if config.minutes is None:
+    probe = Probe(dataset, batches, arithmetic, partial(entrant.architecture, dataset), new)
+    if config.frozen:
+        plan, speed = plan_epochs(0, steps_an_epoch=batches.steps), UNMEASURED
+    elif config.minutes is None:
         plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED
     else:
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
@@ -70,8 +75,9 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "device": str(best_device()),
         "threads": threads,
         "processes": team.size,
-        "mean": mean,
-        "std": std,
+        "mirrored": settings.augmentation.flip,
+        "mean": normalisation[0],
+        "std": normalisation[1],
         "plan": plan.state_dict(),
         "speed": asdict(speed),
         "spent": time.perf_counter() - started,
@@ -82,23 +88,12 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "data": {**dataset.to_json(), "requested": plain(asdict(data_config))},
         "training": training,
         "network": {
-            "kind": config.model,
+            "kind": entrant.kind,
+            "origin": entrant.origin(network),
             "views": settings.views,
-            **_describe(_architecture(dataset, settings)),
+            **_describe(entrant.architecture(dataset, settings)),
         },
     }
-
-
-def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
-    return cnn.design(
-        image_size=dataset.preprocessing.width,
-        classes=len(dataset.manifest.classes),
-        pictures=len(dataset.manifest.indices("train")),
-        width=settings.width,
-        convolutions=settings.convolutions,
-        dropout=settings.dropout,
-        mirrored=settings.augmentation.flip,
-    )
 
 
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
@@ -126,8 +121,9 @@ class Probe:
     dataset: DataSet
     batches: Batches
     arithmetic: Arithmetic
-    new: Callable[[cnn.Architecture], nn.Module]
-    measured: dict[cnn.Architecture, float] = field(default_factory=dict)
+    architecture: Callable[[Settings], Architecture]
+    new: Callable[[Architecture], nn.Module]
+    measured: dict[str, float] = field(default_factory=dict)
 
     def speed(self, settings: Settings) -> Speed:
         """Seconds a step and a validation, and which part of a step does not depend on the size of the pictures."""
@@ -144,10 +140,11 @@ class Probe:
 
     def step_seconds(self, settings: Settings) -> float:
         """The median step, augmentation and optimiser included."""
-        architecture = _architecture(self.dataset, settings)
-        if architecture not in self.measured:
-            self.measured[architecture] = self.time_steps(settings, side=architecture.image_size)
-        return self.measured[architecture]
+        architecture = self.architecture(settings)
+        key = repr(architecture)
+        if key not in self.measured:
+            self.measured[key] = self.time_steps(settings, side=architecture.image_size)
+        return self.measured[key]
 
     def _fixed(self, settings: Settings) -> float:
         if settings.resize_from == 1:
@@ -173,7 +170,7 @@ class Probe:
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
-        return machine.arrange(self.new(_architecture(self.dataset, settings)), self.arithmetic)
+        return machine.arrange(self.new(self.architecture(settings)), self.arithmetic)
 
 
 def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:
@@ -181,7 +178,11 @@ def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side
 
     Less patience would cut off a schedule that only lowers the learning rate, and with it the error, towards its end.
     """
-    decay = settings.ema_decay if settings.ema_decay is not None else min(0.9995, max(0.8, 1 - 20 / plan.total_steps))
+    decay = (
+        settings.ema_decay
+        if settings.ema_decay is not None
+        else min(0.9995, max(0.8, 1 - 20 / max(1, plan.total_steps)))
+    )
     patience = settings.patience or max(LEAST_PATIENCE, plan.epochs // 2)
     fixed = RECIPES[settings.recipe] | {name: value for name, value in vars(config).items() if value is not None}
     by_length = moved_and_hidden(settings.recipe, epochs=plan.epochs, side=side)
@@ -190,8 +191,8 @@ def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side
     return replace(settings, epochs=plan.epochs, ema_decay=decay, patience=patience, augmentation=augmentation)
 
 
-def _describe(architecture: cnn.Architecture) -> dict[str, Any]:
-    layers = summarise(cnn.build(architecture), architecture.image_size)
+def _describe(architecture: Architecture) -> dict[str, Any]:
+    layers = summarise(networks.build(architecture), architecture.image_size)
     return {
         "architecture": architecture.to_json(),
         "layers": [layer.to_json() for layer in layers],

@@ -1,0 +1,174 @@
+"""What `--model` stands for: our own network from scratch, or a pre-trained one, and what each wants of the data."""
+
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from darkroom.data.batches import channel_statistics, plain_batches
+from darkroom.data.dataset import DataSet
+from darkroom.data.manifest import Manifest
+from darkroom.errors import RunError, UsageError
+from darkroom.models import cnn
+from darkroom.models.inference import best_device
+from darkroom.models.networks import OURS, Architecture
+from darkroom.preprocess import Preprocessing
+from darkroom.training.recipes import Settings
+
+if TYPE_CHECKING:
+    from darkroom.models.backbones import Found
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of each channel, on the scale 0 to 255."""
+
+
+class Candidate(Protocol):
+    """A kind of network."""
+
+    @property
+    def kind(self) -> str:
+        """What people call it."""
+
+    def preprocessing(self, manifest: Manifest, side: int | None) -> Preprocessing | None:
+        """How it wants the pictures, of the `side` that the user gave; None where the data decide."""
+
+    def normalisation(self, dataset: DataSet) -> Normalisation:
+        """What the first layer takes off and divides by."""
+
+    def architecture(self, dataset: DataSet, settings: Settings) -> Architecture:
+        """The network for these data and settings."""
+
+    def new(
+        self, dataset: DataSet, architecture: Architecture, *, seed: int, normalisation: Normalisation
+    ) -> nn.Module:
+        """The network before its first step: the same for the same seed and training pictures."""
+
+    def origin(self, network: nn.Module) -> dict[str, Any]:
+        """Where its first weights came from, for config.json."""
+
+
+class Ours:
+    """Our own network, from scratch."""
+
+    kind = OURS
+
+    def preprocessing(self, manifest: Manifest, side: int | None) -> Preprocessing | None:
+        """Any will do."""
+        return None
+
+    def normalisation(self, dataset: DataSet) -> Normalisation:
+        """Of the training pictures."""
+        return channel_statistics(dataset.pixels, dataset.manifest.indices("train"))
+
+    def architecture(self, dataset: DataSet, settings: Settings) -> cnn.Architecture:
+        """As deep and wide as the data ask for."""
+        return cnn.design(
+            image_size=dataset.preprocessing.width,
+            classes=len(dataset.manifest.classes),
+            pictures=len(dataset.manifest.indices("train")),
+            width=settings.width,
+            convolutions=settings.convolutions,
+            dropout=settings.dropout,
+            mirrored=settings.augmentation.flip,
+        )
+
+    def new(
+        self, dataset: DataSet, architecture: Architecture, *, seed: int, normalisation: Normalisation
+    ) -> nn.Module:
+        """Its stem is fitted to the training pictures."""
+        if not isinstance(architecture, cnn.Architecture):
+            raise TypeError(f"{architecture} is not ours")
+        torch.manual_seed(seed)
+        mean, std = normalisation
+        network = cnn.build(architecture, mean=mean, std=std)
+        train = dataset.manifest.indices("train")
+        some = train[:: -(-len(train) // cnn.WHITENING_PICTURES)]  # of all classes, which lie one behind the other
+        cnn.fit_whitening(network, plain_batches(dataset.pixels, some, batch_size=500, device=torch.device("cpu")))
+        return network.to(best_device())
+
+    def origin(self, network: nn.Module) -> dict[str, Any]:
+        """From nowhere."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A backbone of timm."""
+
+    found: "Found"
+    random_weights: bool = False
+    sha256: str | None = None
+    """Of the weights that a run began with."""
+
+    @property
+    def kind(self) -> str:
+        """Its name, or that of its folder."""
+        return self.found.title
+
+    def preprocessing(self, manifest: Manifest, side: int | None) -> Preprocessing | None:
+        """As its weights were trained; at a side that suits the pictures."""
+        description = self.found.description
+        if description.fixed and side not in (None, description.image_size):
+            raise UsageError(
+                f"--image-size is {side}, and {self.kind} takes {description.image_size} pixels only: leave it out"
+            )
+        shorter = median(min(row.width, row.height) for row in manifest.rows if row.split == "train")
+        return description.preprocessing(side or description.suits(shorter))
+
+    def normalisation(self, dataset: DataSet) -> Normalisation:
+        """Of what it was trained on."""
+        return self.found.description.mean, self.found.description.std
+
+    def architecture(self, dataset: DataSet, settings: Settings) -> Architecture:
+        """Its own, with a last layer for our classes."""
+        return self.found.architecture(
+            image_size=dataset.preprocessing.width,
+            classes=len(dataset.manifest.classes),
+            dropout=settings.dropout,
+        )
+
+    def new(
+        self, dataset: DataSet, architecture: Architecture, *, seed: int, normalisation: Normalisation
+    ) -> nn.Module:
+        """With the weights of its name or folder, and a last layer of zeros."""
+        from darkroom.models import backbones
+
+        if not isinstance(architecture, backbones.Architecture):
+            raise TypeError(f"{architecture} is no backbone's")
+        torch.manual_seed(seed)
+        network = backbones.pretrained(self.found, architecture, random_weights=self.random_weights)
+        if self.sha256 is not None and backbones.weights_hash(network.body) != self.sha256:
+            raise RunError(f"the weights of {self.found.given} are not those that the run began with: bring those back")
+        return network.to(best_device())
+
+    def origin(self, network: nn.Module) -> dict[str, Any]:
+        """Name or folder, and hash."""
+        from darkroom.models import backbones
+
+        sha256 = backbones.weights_hash(network.get_submodule("body"))
+        return {"given": self.found.given, "random": self.random_weights, "sha256": sha256}
+
+
+def candidate(model: str, *, random_weights: bool = False) -> Candidate:
+    """What `--model` names.
+
+    Raises:
+        ModelError: no network has that name.
+        UsageError: timm is not installed, or our own network is asked to begin with other than random weights.
+    """
+    if model == OURS:
+        return Ours()
+    from darkroom.models import backbones
+
+    return Pretrained(backbones.find(model), random_weights=random_weights)
+
+
+def candidate_of(network: dict[str, Any]) -> Candidate:
+    """The same from the `network` part of a config.json."""
+    if network["kind"] == OURS:
+        return Ours()
+    origin = network["origin"]
+    again = candidate(origin["given"], random_weights=origin["random"])
+    return replace(again, sha256=origin["sha256"]) if isinstance(again, Pretrained) else again
