@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.config import DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.config import CompareConfig, DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
 from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
@@ -49,6 +49,7 @@ Training = Annotated[TrainConfig, Parameter(name="*")]
 Flag = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Serving = Annotated[ServeConfig, Parameter(name="*")]
+Comparing = Annotated[CompareConfig, Parameter(name="*")]
 Exporting = Annotated[ExportConfig, Parameter(name="*")]
 
 DATA = DataConfig()
@@ -56,6 +57,7 @@ STORAGE = StorageConfig()
 TRAINING = TrainConfig()
 SERVING = ServeConfig()
 EXPORTING = ExportConfig()
+COMPARING = CompareConfig()
 
 
 @app.command
@@ -265,6 +267,62 @@ def run(
     with _resumable("run", data, folder, data_config):
         workflow.run_all(data, folder, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
     print("\n" + "\n".join(run_lines(folder, program=_program())))
+
+
+@app.command
+def compare(
+    data: str,
+    /,
+    *,
+    out: Path | None = None,
+    resume: Flag = False,
+    overwrite: Flag = False,
+    data_config: Data = DATA,
+    comparison: Comparing = COMPARING,
+) -> None:
+    """Train several networks in one budget, and choose one of them for stated reasons.
+
+    Parameters
+    ----------
+    data
+        The data set.
+    out
+        Folder of the comparison; runs/NAME-compared when not given.
+    resume
+        Go on with an interrupted comparison: what has ended stays.
+    overwrite
+        Delete the comparison that is in the folder.
+    """
+    from darkroom.compare import Comparison
+    from darkroom.compare import compare as compare_networks
+
+    if out is None and resume:
+        raise UsageError("--resume needs --out: name the folder that is to go on")
+    folder = out or workflow.free_run(f"{Path(data).name}-compared").folder
+    compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
+    print("\n" + Comparison(folder).text.read_text(encoding="utf-8"))
+    print(folder)
+
+
+weights = cyclopts.App(name="weights", help="Weights of pre-trained networks.")
+app.command(weights)
+
+
+@weights.command
+def fetch(name: str, /, *, to: Path) -> None:
+    """Fetch the weights of a network into a folder, to bring them to a machine without a network.
+
+    Parameters
+    ----------
+    name
+        A network that timm knows, such as resnet50.
+    to
+        A new folder; give it as `local-dir:FOLDER`.
+    """
+    from darkroom.models import backbones
+
+    backbones.save(backbones.find(name), to)
+    print(f"{to}\nuse it: --model {backbones.LOCAL}{to}")
 
 
 @app.meta.default

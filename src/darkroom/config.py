@@ -14,12 +14,16 @@ CACHE_FOLDER = Path(platformdirs.user_cache_dir("darkroom"))
 INT8_BOUND = 0.3
 """Points of accuracy."""
 
+OURS = "cnn"
+"""The name of our own network; every other one is a backbone's."""
+
 Recipe = Literal["auto", "quick", "best", "photo", "transfer"]
 Optimiser = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["linear", "one-cycle", "cosine", "plateau"]
 Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
 Precision = Literal["auto", "fp32", "bf16"]
 Views = Literal[1, 2, 6]
+Preference = Literal["latency", "accuracy", "size"]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 
 
@@ -68,7 +72,7 @@ class DataConfig(StorageConfig):
 class TrainConfig:
     """How a network is trained; what is not given comes from the recipe."""
 
-    model: str = "cnn"
+    model: str = OURS
     """The network to train: `cnn`, our own, from scratch; the name of one that timm knows, pre-trained on ImageNet; or
     `local-dir:PATH`, a folder with such a network and its weights."""
     frozen: bool = False
@@ -153,7 +157,7 @@ class TrainConfig:
             self.minutes is None or 0 < self.minutes <= longest,
             f"--minutes is {self.minutes}: give more than 0, up to {longest} (a month)",
         )
-        ours = self.model == "cnn"
+        ours = self.model == OURS
         for option, given in (("frozen", self.frozen), ("random-weights", self.random_weights)):
             check(
                 not (ours and given), f"--{option} is for pre-trained networks: give one with --model, or leave it out"
@@ -197,6 +201,29 @@ class TrainConfig:
         option = "--" + field.replace("_", "-")
         wanted = f"a value from {low:g} to {high:g}" if high < math.inf else f"a number from {low:g} on"
         check(value is None or (low <= value <= high and value < math.inf), f"{option} is {value}: give {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Which networks are compared, for how long, and what decides."""
+
+    models: tuple[str, ...] = ()
+    """Networks: `cnn`, names that timm knows, or `local-dir:PATH`; a short list that suits the machine if not given."""
+    minutes: float = 15.0
+    """Time for everything: measuring, features, training, evaluation and export."""
+    prefer: Preference = "latency"
+    """What decides among networks that are close to the most accurate one; or accuracy alone."""
+    finetune: int = 2
+    """How many of the best pre-trained networks are trained further as a whole."""
+    random_weights: bool = False
+    """Begin networks of timm's with random weights instead of those from ImageNet."""
+
+    def __post_init__(self) -> None:
+        longest = 60 * 24 * 30
+        check(0 < self.minutes <= longest, f"--minutes is {self.minutes}: give more than 0, up to {longest} (a month)")
+        check(self.finetune >= 0, f"--finetune is {self.finetune}: give 0 or more")
+        twice = sorted({name for name in self.models if self.models.count(name) > 1})
+        check(not twice, f"--models names {', '.join(twice)} twice: name each once")
 
 
 @dataclass(frozen=True, kw_only=True)

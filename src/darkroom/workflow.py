@@ -52,19 +52,30 @@ def train(
     config: TrainConfig,
     resume: bool = False,
     overwrite: bool = False,
+    dataset: "DataSet | None" = None,
 ) -> None:
     """Prepare a data set and train a network on it, or go on with a training that was interrupted.
 
-    Where torchrun started several processes, each calls this: one prepares and writes, all train.
+    Who has prepared the `dataset` already, as this network wants it, gives it. Where torchrun started several
+    processes, each calls this: one prepares and writes, all train.
     """
     leads = launch.place().leads
     if leads:
         claim(run, resume=resume, overwrite=overwrite)
     with _held(run) if leads else nullcontext():
-        _train(data, run, data_config, config, resume=resume, overwrite=overwrite)
+        _train(data, run, data_config, config, resume=resume, overwrite=overwrite, dataset=dataset)
 
 
-def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+def _train(
+    data: str,
+    run: Run,
+    data_config: DataConfig,
+    config: TrainConfig,
+    *,
+    resume: bool,
+    overwrite: bool,
+    dataset: "DataSet | None",
+) -> None:
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
     from darkroom.training.distributed import joined
@@ -74,7 +85,7 @@ def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *,
     with joined() as team:
         begun = None
         if team.leads:
-            begun = _begun(data, run, data_config, config, team, resume=resume, overwrite=overwrite)
+            begun = _begun(data, run, data_config, config, team, resume=resume, overwrite=overwrite, dataset=dataset)
         with team.handed_out(run, goes_on=begun is not None) as shared:
             if shared is not None:
                 dataset = team.in_turn(lambda: begun or reopen(shared, data_config))
@@ -86,7 +97,15 @@ def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *,
 
 
 def _begun(
-    data: str, run: Run, data_config: DataConfig, config: TrainConfig, team: "Team", *, resume: bool, overwrite: bool
+    data: str,
+    run: Run,
+    data_config: DataConfig,
+    config: TrainConfig,
+    team: "Team",
+    *,
+    resume: bool,
+    overwrite: bool,
+    dataset: "DataSet | None",
 ) -> "DataSet | None":
     """The data set of a run that is ready to be trained further; None if it is trained already."""
     from darkroom.data.dataset import prepare, reopen
@@ -104,8 +123,9 @@ def _begun(
     else:
         if resume:
             say(f"{run.folder} holds nothing to resume: starting anew")
-        entrant = candidate(config.model, random_weights=config.random_weights)
-        dataset = prepare(data, data_config, entrant.preprocessing)
+        if dataset is None:
+            entrant = candidate(config.model, random_weights=config.random_weights)
+            dataset = prepare(data, data_config, entrant.preprocessing)
         content = settle(dataset, data_config=data_config, config=config, team=team)
         if overwrite:  # only now: what cannot be trained must not cost the run that was there
             run.clear()

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
+from darkroom.config import OURS
 from darkroom.models import cnn
 
 if TYPE_CHECKING:
     from darkroom.models import backbones
 
 Architecture: TypeAlias = "cnn.Architecture | backbones.Architecture"
-
-OURS = "cnn"
-"""The kind of our own network; every other kind is the name of a backbone."""
 
 
 def architecture_of(network: Mapping[str, Any]) -> Architecture:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from darkroom.config import OURS
 from darkroom.data.batches import channel_statistics, plain_batches
 from darkroom.data.dataset import DataSet
 from darkroom.data.manifest import Manifest
 from darkroom.errors import RunError, UsageError
 from darkroom.models import cnn
 from darkroom.models.inference import best_device
-from darkroom.models.networks import OURS, Architecture
+from darkroom.models.networks import Architecture
 from darkroom.preprocess import Preprocessing
 from darkroom.training.recipes import Settings
 

@@ -3,11 +3,10 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Recipe, Schedule, TrainConfig, Views
+from darkroom.config import OURS, Imbalance, MemoryFormat, Optimiser, Precision, Recipe, Schedule, TrainConfig, Views
 from darkroom.data.augmentation import Augmentation
 from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
-from darkroom.models.networks import OURS
 from darkroom.runs import rebuilt
 
 # Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from darkroom import files
-from darkroom.config import DataConfig, TrainConfig
+from darkroom.config import OURS, DataConfig, TrainConfig
 from darkroom.data.batches import Batches, generator_for, resident
 from darkroom.data.dataset import DataSet
 from darkroom.errors import UsageError
 from darkroom.models.inference import best_device
-from darkroom.models.networks import OURS, architecture_of
+from darkroom.models.networks import architecture_of
 from darkroom.models.stored import save_network
 from darkroom.models.summary import Layer, layer_lines
 from darkroom.progress import say
