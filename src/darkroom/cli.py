@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.config import CompareConfig, DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.config import AblateConfig, CompareConfig, DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
 from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
@@ -50,6 +50,7 @@ Flag = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Serving = Annotated[ServeConfig, Parameter(name="*")]
 Comparing = Annotated[CompareConfig, Parameter(name="*")]
+Ablating = Annotated[AblateConfig, Parameter(name="*")]
 Exporting = Annotated[ExportConfig, Parameter(name="*")]
 
 DATA = DataConfig()
@@ -57,6 +58,7 @@ STORAGE = StorageConfig()
 TRAINING = TrainConfig()
 SERVING = ServeConfig()
 EXPORTING = ExportConfig()
+ABLATING = AblateConfig()
 COMPARING = CompareConfig()
 
 
@@ -301,6 +303,50 @@ def compare(
     folder = out or workflow.free_run(f"{Path(data).name}-compared").folder
     compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
     print("\n" + Comparison(folder).text.read_text(encoding="utf-8"))
+    print(folder)
+
+
+@app.command
+def ablate(
+    data: str,
+    /,
+    *,
+    out: Path | None = None,
+    resume: Flag = False,
+    overwrite: Flag = False,
+    data_config: Data = DATA,
+    training: Training = TRAINING,
+    ablation: Ablating = ABLATING,
+) -> None:
+    """Vary one thing at a time in trainings of equal budget, over several seeds, and tell what each is worth.
+
+    Parameters
+    ----------
+    data
+        The data set.
+    out
+        Folder of the ablation; runs/NAME-ablated when not given.
+    resume
+        Go on with an interrupted ablation: trainings that have ended stay.
+    overwrite
+        Delete the ablation that is in the folder.
+    """
+    from darkroom.ablate import ablate as ablate_training
+    from darkroom.ablate import lines
+
+    if out is None and resume:
+        raise UsageError("--resume needs --out: name the folder that is to go on")
+    folder = out or workflow.free_run(f"{Path(data).name}-ablated").folder
+    content = ablate_training(
+        data,
+        folder,
+        data_config=data_config,
+        training=training,
+        config=ablation,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    print("\n" + "\n".join(lines(content)))
     print(folder)
 
 

@@ -23,6 +23,9 @@ Schedule = Literal["linear", "one-cycle", "cosine", "plateau"]
 Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
 Precision = Literal["auto", "fp32", "bf16"]
 Views = Literal[1, 2, 6]
+Factor = Literal[
+    "augmentation", "flip", "optimiser", "schedule", "label-smoothing", "ema", "width", "convolutions", "dropout"
+]
 Preference = Literal["latency", "accuracy", "size"]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 
@@ -166,7 +169,11 @@ class TrainConfig:
             self.recipe == "auto" or ours == (self.recipe != "transfer"),
             f"--recipe {self.recipe} and --model {self.model} do not fit: leave --recipe out",
         )
-        check(not (self.frozen and self.refit), "--refit is not for --frozen: leave one of them out")
+        check(ours or not self.refit, f"--refit is for our own network, not for {self.model}: leave one of them out")
+        check(
+            ours or self.optimiser != "muon",
+            f"--optimiser muon rescales the filters that {self.model} has learned: give adamw or sgd",
+        )
         check(
             not self.frozen or (self.minutes is None and self.epochs is None),
             "--frozen has no epochs: leave --minutes and --epochs out",
@@ -224,6 +231,22 @@ class CompareConfig:
         check(self.finetune >= 0, f"--finetune is {self.finetune}: give 0 or more")
         twice = sorted({name for name in self.models if self.models.count(name) > 1})
         check(not twice, f"--models names {', '.join(twice)} twice: name each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig:
+    """What is varied, one thing at a time, and how often."""
+
+    of: tuple[Factor, ...] = ("augmentation", "optimiser", "schedule", "label-smoothing", "ema", "width")
+    """What is taken away or exchanged, each in trainings of its own."""
+    seeds: int = 3
+    """Trainings of each kind, with seeds from --seed on; the same seed has the same split."""
+
+    def __post_init__(self) -> None:
+        check(2 <= self.seeds <= 100, f"--seeds is {self.seeds}: give 2 to 100, since one training tells of no spread")
+        check(len(self.of) > 0, "--of names nothing: leave it out, or name what to vary")
+        twice = sorted({name for name in self.of if self.of.count(name) > 1})
+        check(not twice, f"--of names {', '.join(twice)} twice: name each once")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,3 +89,27 @@ def _milliseconds(row: Row) -> float:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
+
+
+@style.look()
+def effects(path: Path, *, rows: Sequence[Row], baseline: Sequence[float]) -> Figure:
+    """Draw the effect of each change on validation accuracy with its interval, the most harmful first."""
+    ranked = sorted(rows, key=lambda row: row["mean"])
+    pitch, label = 0.28, 2.3
+    sheet = Sheet(
+        len(ranked) * pitch + 0.75,
+        title="What each choice is worth",
+        subtitle=f"change of validation accuracy against {_percent(sum(baseline) / len(baseline))}, in points; "
+        f"{len(baseline)} seeds, 95 % intervals",
+    )
+    axes = sheet.panel(label, sheet.top + 0.15, WIDTH - label - 0.3, len(ranked) * pitch)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for place, row in enumerate(ranked):
+        sure = not row["low"] <= 0 <= row["high"]
+        color = BLUE if sure else MUTED
+        axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=color, linewidth=1.6)
+        axes.plot([100 * row["mean"]], [place], "o", color=color, markersize=5)
+    axes.set_ylim(len(ranked) - 0.5, -0.5)
+    axes.set_yticks(range(len(ranked)), [row["what"] for row in ranked])
+    axes.set_xlabel("points")
+    return sheet.save(path)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,9 @@ def embeddings(
     They are kept in `cache` under a hash of weights, pictures, preprocessing and arithmetic.
     """
     path = cache / "features" / f"{_key(network, dataset, indices, arithmetic, mirrored)[:32]}.npy"
-    if path.is_file():
-        with_bounds = np.load(path, mmap_mode="r", allow_pickle=False)
-        return np.asarray(with_bounds)
+    with suppress(OSError, ValueError):  # not there, or cut off
+        stored: Features = np.load(path, mmap_mode="r", allow_pickle=False)
+        return stored
     computed = _compute(network, dataset, indices, arithmetic=arithmetic, mirrored=mirrored)
     with files.replacing(path) as temporary:
         np.save(temporary, computed)

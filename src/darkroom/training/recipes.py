@@ -126,13 +126,16 @@ class Settings:
         return rebuilt(cls, {**content, "augmentation": rebuilt(Augmentation, content["augmentation"])})
 
 
-def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings:
-    """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side."""
+def complete(config: TrainConfig, *, image_size: int, pictures: int, own_size: int | None = None) -> Settings:
+    """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side.
+
+    `own_size` is the side that they have by themselves, where a network wants them enlarged.
+    """
     recipe = config.recipe if config.recipe != "auto" else _recipe_for(config.model, image_size)
     values: dict[str, Any] = {
         "epochs": min(60, max(8, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
-        "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
+        "flip": (own_size or image_size) >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
     }
     values |= RECIPES[recipe]
     given = {field.name: getattr(config, field.name) for field in fields(config)}

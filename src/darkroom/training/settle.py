@@ -12,7 +12,7 @@ from torch import nn
 
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.batches import Batches
-from darkroom.data.dataset import DataSet
+from darkroom.data.dataset import DataSet, suitable_size
 from darkroom.models import networks
 from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.networks import Architecture
@@ -42,7 +42,12 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     if config.compile:
         machine.require_compiler(best_device())
     train_ids = dataset.manifest.indices("train")
-    settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
+    settings = complete(
+        config,
+        image_size=dataset.preprocessing.width,
+        pictures=len(train_ids),
+        own_size=suitable_size(dataset.manifest),
+    )
     entrant = candidate(config.model, random_weights=config.random_weights)
     normalisation = entrant.normalisation(dataset)
     new = partial(entrant.new, dataset, seed=data_config.seed, normalisation=normalisation)
