@@ -98,7 +98,7 @@ def ours(network: Backbone, dataset: DataSet, arithmetic: Arithmetic) -> float:
         return views_of(dataset) / (time.perf_counter() - start)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def forward_alone(network: Backbone, dataset: DataSet, arithmetic: Arithmetic) -> float:
     """Views a second of the forward pass."""
     side = dataset.preprocessing.width

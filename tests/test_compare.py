@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from backbone_folders import write_backbone
+from darkroom import workflow
 from darkroom.cli import main
-from darkroom.compare import Comparison, compare
+from darkroom.compare import compare
 from darkroom.comparison import plan as planning
+from darkroom.comparison.folder import Comparison
 from darkroom.comparison.words import paragraph, table
 from darkroom.config import CompareConfig, DataConfig
 from darkroom.errors import ModelError, RunError, UsageError
@@ -83,7 +85,7 @@ def test_fine_tuning_goes_to_the_best_frozen_network(compared: Comparison) -> No
     frozen = [row for row in rows.values() if row["how"] == "frozen"]
     (tuned,) = [row for row in rows.values() if row["how"] == "fine-tuned"]
     best = max(frozen, key=lambda row: (row["validation"]["accuracy"]["value"], -row["validation"]["log_loss"]["value"]))
-    assert tuned["given"] == best["given"]
+    assert tuned["network"] == best["network"]
 
 
 def test_it_is_told_in_words_and_numbers(compared: Comparison) -> None:
@@ -99,6 +101,16 @@ def test_it_is_told_in_words_and_numbers(compared: Comparison) -> None:
         assert row["reason"] in text
     for suffix in (".png", ".svg"):
         assert compared.figure.with_suffix(suffix).stat().st_size > 5000
+
+
+def test_the_choice_can_be_served(compared: Comparison) -> None:
+    assert workflow.bundle_of(compared.folder) == compared.chosen.bundle
+
+
+def test_two_folders_of_one_name_are_refused(data: Path, tmp_path: Path) -> None:
+    twins = tuple(write_backbone(tmp_path / place / "tiny") for place in ("a", "b"))
+    with pytest.raises(UsageError, match="have the same name"):
+        compare(str(data), tmp_path / "out", data_config=DataConfig(), config=CompareConfig(models=twins))
 
 
 def test_a_comparison_is_not_overwritten_unasked(compared: Comparison, data: Path) -> None:

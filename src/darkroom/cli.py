@@ -295,15 +295,15 @@ def compare(
     overwrite
         Delete the comparison that is in the folder.
     """
-    from darkroom.compare import Comparison
     from darkroom.compare import compare as compare_networks
+    from darkroom.comparison.folder import Comparison
 
     if out is None and resume:
         raise UsageError("--resume needs --out: name the folder that is to go on")
     folder = out or workflow.free_run(f"{Path(data).name}-compared").folder
     compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
     print("\n" + Comparison(folder).text.read_text(encoding="utf-8"))
-    print(folder)
+    print(f"{folder}\nserve the choice: {_program()} serve {shlex.quote(str(folder))}")
 
 
 @app.command

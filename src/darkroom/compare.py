@@ -1,6 +1,5 @@
 """`darkroom compare`: networks trained on one data set in one budget, measured alike, and one chosen."""
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom import files, workflow
+from darkroom.comparison.folder import Comparison
 from darkroom.config import OURS, CompareConfig, DataConfig, TrainConfig
 from darkroom.errors import RunError, UsageError
 from darkroom.progress import say
@@ -26,37 +26,11 @@ LEAST_MINUTES = 0.2
 """Of a training that the plan grants no time any more: it was promised, and so it takes place."""
 
 
-class Comparison:
-    """The folder of a comparison; the one place that knows its file names."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.content = folder / "comparison.json"
-        self.text = folder / "comparison.txt"
-        self.figure = folder / "figures" / "accuracy_latency"
-        self.runs = folder / "runs"
-
-    def holds(self) -> bool:
-        """Whether the folder holds anything of a comparison."""
-        return self.content.exists() or self.runs.exists()
-
-    def clear(self) -> None:
-        """Delete what belongs to a comparison, and nothing else that may lie in the folder."""
-        shutil.rmtree(self.runs, ignore_errors=True)
-        for path in (self.text, *(self.figure.with_suffix(suffix) for suffix in (".svg", ".png")), self.content):
-            path.unlink(missing_ok=True)
-
-    def run(self, name: str) -> Run:
-        """The run of one candidate."""
-        return Run(self.runs / "".join(c if c.isalnum() or c in "-_." else "-" for c in name))
-
-
 @dataclass(frozen=True)
 class Entry:
     """A candidate that is trained, evaluated on validation, exported and timed."""
 
-    given: str
-    """As the user named it."""
+    network: str
     how: str
     run: Run
     serving: "Serving"
@@ -79,7 +53,7 @@ class Entry:
         network, result = content["network"], content["training"]["result"]
         return {
             "name": self.title,
-            "given": self.given,
+            "network": self.network,
             "how": self.how,
             "image_size": content["data"]["preprocessing"]["width"],
             "parameters": network["parameters"],
@@ -107,7 +81,6 @@ class Contest:
     config: CompareConfig
     dataset: "DataSet"
     entrants: dict[str, "Candidate"]
-    """By the name that the user gave."""
     resume: bool
     began: float
 
@@ -116,19 +89,20 @@ class Contest:
         """Of the budget."""
         return 60 * self.config.minutes - (time.perf_counter() - self.began)
 
-    def prepared(self, given: str) -> "DataSet":
+    def prepared(self, name: str) -> "DataSet":
         """The pictures as that network wants them."""
         from darkroom.data.dataset import prepared_for
 
-        return prepared_for(self.dataset, self.data_config, self.entrants[given].preprocessing)
+        return prepared_for(self.dataset, self.data_config, self.entrants[name].preprocessing)
 
     def enter(self, stage: "Stage", **options: Any) -> Entry:
         """Train one candidate, evaluate it on validation, export and time it."""
         from darkroom.comparison.measure import joules, serving_of
 
-        given, dataset = stage.name, self.prepared(stage.name)
-        run = self.place.run(f"{self.entrants[given].kind}-{stage.what}" if given != OURS else OURS)
-        config = TrainConfig(model=given, random_weights=self.config.random_weights and given != OURS, **options)
+        name, dataset = stage.name, self.prepared(stage.name)
+        run = self.place.run(name if name == OURS else f"{name}-{stage.what}")
+        random_weights = self.config.random_weights and name != OURS
+        config = TrainConfig(model=self.entrants[name].given, random_weights=random_weights, **options)
         say(f"== {run.folder.name} ==")
         before = joules()
         if not (self.resume and run.config.exists() and run.finished):
@@ -141,7 +115,7 @@ class Contest:
         if not run.bundle.exists():
             workflow.export(run, data_config=self.data_config)
         used = after - before if before is not None and after is not None and after >= before else None
-        return Entry(given, stage.what, run, serving_of(run.bundle, dataset), used)
+        return Entry(name, stage.what, run, serving_of(run.bundle, dataset), used)
 
 
 def compare(
@@ -161,15 +135,13 @@ def compare(
     """
     from darkroom.comparison.plan import Splits
     from darkroom.data.dataset import prepare
-    from darkroom.training.candidates import candidate
     from darkroom.training.machine import use_threads
 
     launch.refuse_several("compare")
     began = time.perf_counter()
     place = Comparison(folder)
     _claim(place, resume=resume, overwrite=overwrite)
-    names = config.models or _default_models()
-    entrants = {name: candidate(name, random_weights=config.random_weights and name != OURS) for name in names}
+    entrants = _entrants(config)
     use_threads(None)
     contest = Contest(data, place, data_config, config, prepare(data, data_config), entrants, resume, began)
     splits = Splits(*(len(contest.dataset.manifest.indices(split)) for split in ("train", "validation", "test")))
@@ -191,9 +163,10 @@ def _train_all(contest: Contest, speeds: Mapping[str, "Speed"], splits: "Splits"
     flip = None if first.mirrored else False
     entries = [contest.enter(stage, frozen=True, flip=flip) for stage in first.stages]
     ranked = sorted(entries, key=lambda entry: entry.rank, reverse=True)
-    tuned = [speeds[entry.given] for entry in ranked[: contest.config.finetune]]
+    tuned = [speeds[entry.network] for entry in ranked[: contest.config.finetune]]
     # The test split is opened for the chosen network and for ours, whichever they will be.
-    held_back = 2 * splits.test * max((speed.answer for speed in speeds.values()), default=0.0)
+    answer = max((speed.answer for speed in speeds.values()), default=0.0)
+    held_back = 2 * (splits.test * answer + plan.OVERHEAD_SECONDS)
     second = plan.plan_trainings(tuned, splits, ours=OURS in contest.entrants, seconds=contest.seconds_left - held_back)
     _tell(second)
     for number, stage in enumerate(second.stages):
@@ -214,17 +187,17 @@ def _speeds(contest: Contest) -> Iterator[tuple[str, "Speed"]]:
     from darkroom.comparison.measure import speed_of
     from darkroom.training.recipes import complete
 
-    for given, entrant in contest.entrants.items():
-        if given == OURS:
+    for name, entrant in contest.entrants.items():
+        if name == OURS:
             continue
-        dataset = contest.prepared(given)
-        say(f"Measuring {entrant.kind} at {dataset.preprocessing.width} pixels")
+        dataset = contest.prepared(name)
+        say(f"Measuring {name} at {dataset.preprocessing.width} pixels")
         pictures = len(dataset.manifest.indices("train"))
-        settings = complete(TrainConfig(model=given), image_size=dataset.preprocessing.width, pictures=pictures)
+        settings = complete(TrainConfig(model=entrant.given), image_size=dataset.preprocessing.width, pictures=pictures)
         architecture = entrant.architecture(dataset, settings)
         normalisation = entrant.normalisation(dataset)
         network = entrant.new(dataset, architecture, seed=contest.data_config.seed, normalisation=normalisation)
-        yield given, speed_of(given, network, dataset)
+        yield name, speed_of(name, network, dataset)
 
 
 def _choose(contest: Contest, entries: Sequence[Entry]) -> "list[Verdict]":
@@ -248,7 +221,7 @@ def _choose(contest: Contest, entries: Sequence[Entry]) -> "list[Verdict]":
 def _open_test(contest: Contest, entries: Sequence[Entry], verdicts: "Sequence[Verdict]") -> None:
     """Once, for the chosen network, and for ours beside it as the baseline."""
     for entry, verdict in zip(entries, verdicts, strict=True):
-        if (verdict.chosen or entry.given == OURS) and "test" not in entry.run.read_metrics():
+        if (verdict.chosen or entry.network == OURS) and "test" not in entry.run.read_metrics():
             workflow.evaluate(entry.run, split="test", data_config=contest.data_config)
             workflow.export(entry.run, data_config=contest.data_config)  # so that the bundle can tell of it
 
@@ -280,6 +253,19 @@ def _write(
     accuracy_latency(contest.place.figure, rows=rows)
     files.write_json(contest.place.content, content)
     return content
+
+
+def _entrants(config: CompareConfig) -> dict[str, "Candidate"]:
+    """Candidates by the names that tables and folders give them."""
+    from darkroom.training.candidates import candidate
+
+    entrants: dict[str, Candidate] = {}
+    for given in config.models or _default_models():
+        entrant = candidate(given, random_weights=config.random_weights and given != OURS)
+        if entrant.kind in entrants:
+            raise UsageError(f"--models {given} and {entrants[entrant.kind].given} have the same name: rename a folder")
+        entrants[entrant.kind] = entrant
+    return entrants
 
 
 def _default_models() -> tuple[str, ...]:

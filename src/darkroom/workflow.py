@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.comparison.folder import Comparison
 from darkroom.config import DataConfig, ExportConfig, TrainConfig
 from darkroom.errors import BundleError, RunError, UsageError
 from darkroom.progress import say
@@ -218,7 +219,7 @@ def run_all(
 
 
 def bundle_of(model: str | Path) -> Path:
-    """The bundle that `model` is: its folder, that of a run which holds one, or the name of one shipped with darkroom.
+    """The bundle that `model` is: its folder, that of a run or comparison, or the name of one shipped with darkroom.
 
     What lies at that path comes first, but a folder that is neither run nor bundle hides no shipped model.
     """
@@ -239,10 +240,15 @@ def bundle_of(model: str | Path) -> Path:
 
 
 def _bundle_at(path: Path) -> Path | None:
-    """The bundle at `path`, itself or a run's; raises `BundleError` for a run that has none yet."""
+    """The bundle at `path`: itself, a run's, or that of a comparison's choice.
+
+    Raises:
+        BundleError: the run has none yet.
+    """
     if (path / "bundle.json").is_file():
         return path
-    run = Run(path)
+    compared = Comparison(path)
+    run = compared.chosen if compared.content.is_file() else Run(path)
     if (run.bundle / "bundle.json").is_file():
         return run.bundle
     try:

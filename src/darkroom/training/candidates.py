@@ -32,6 +32,10 @@ class Candidate(Protocol):
     def kind(self) -> str:
         """What people call it."""
 
+    @property
+    def given(self) -> str:
+        """What `--model` takes for it."""
+
     def preprocessing(self, manifest: Manifest, side: int | None) -> Preprocessing | None:
         """How it wants the pictures, of the `side` that the user gave; None where the data decide."""
 
@@ -53,7 +57,7 @@ class Candidate(Protocol):
 class Ours:
     """Our own network, from scratch."""
 
-    kind = OURS
+    kind = given = OURS
 
     def preprocessing(self, manifest: Manifest, side: int | None) -> Preprocessing | None:
         """Any will do."""
@@ -107,6 +111,11 @@ class Pretrained:
     def kind(self) -> str:
         """Its name, or that of its folder."""
         return self.found.title
+
+    @property
+    def given(self) -> str:
+        """Its name in timm, or its folder."""
+        return self.found.given
 
     def preprocessing(self, manifest: Manifest, side: int | None) -> Preprocessing | None:
         """As its weights were trained; at a side that suits the pictures."""

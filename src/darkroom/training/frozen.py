@@ -142,7 +142,7 @@ def _key(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _compute(
     network: Backbone, dataset: DataSet, indices: npt.NDArray[np.int64], *, arithmetic: Arithmetic, mirrored: bool
 ) -> Features:

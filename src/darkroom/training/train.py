@@ -75,7 +75,7 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
         state.restore(now, run.checkpoint, rank=team.rank)
         say(f"Going on from epoch {now.epoch}, step {now.step + 1}")
     elif content["network"]["kind"] != OURS:
-        _begin_frozen(now, dataset, content, arithmetic)
+        _begin_frozen(now, dataset, content, arithmetic, team)
     team.copy_leader(now.network, now.average)
     batches = make_batches(dataset, settings, seed=content["seed"], team=team)
     device = batches.device
@@ -103,19 +103,19 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
         _finish(run, content, now)
 
 
-def _begin_frozen(now: State, dataset: DataSet, content: Mapping[str, Any], arithmetic: Arithmetic) -> None:
+def _begin_frozen(
+    now: State, dataset: DataSet, content: Mapping[str, Any], arithmetic: Arithmetic, team: Team
+) -> None:
     """Give a backbone the last layer that suits its features as they are: what training begins with, and must beat."""
     from darkroom.models.backbones import Backbone
     from darkroom.training.frozen import train_probe
 
     if not isinstance(now.network, Backbone):
         raise TypeError(f"{type(now.network).__name__} is no backbone")
-    start = time.perf_counter()
+    start, network, mirrored = time.perf_counter(), now.network, content["training"]["mirrored"]
     cache = Path(content["data"]["requested"]["cache"])
-    probe = train_probe(
-        now.network, dataset, arithmetic=arithmetic, mirrored=content["training"]["mirrored"], cache=cache
-    )
-    probe.put_into(now.network)
+    probe = team.in_turn(lambda: train_probe(network, dataset, arithmetic=arithmetic, mirrored=mirrored, cache=cache))
+    probe.put_into(network)
     if now.average is not None:
         probe.put_into(now.average.module)
     weights = {name: value.clone() for name, value in now.validated.state_dict().items()}
