@@ -113,7 +113,7 @@ def test_it_goes_on_where_it_stopped(ablated: Ablation, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [(["--seeds", "1"], "--seeds is 1"), (["--of", "ema", "--of", "ema"], "names ema twice")]
+    ("options", "words"), [(["--seeds", "1"], "--seeds is 1"), (["--of", "ema", "ema"], "names ema twice")]
 )
 def test_what_makes_no_sense_is_told(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

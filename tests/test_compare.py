@@ -163,7 +163,7 @@ def test_resumed_candidates_are_not_trained_again(
     [
         (["--minutes", "0"], "--minutes is 0"),
         (["--finetune", "-1"], "--finetune is -1"),
-        (["--models", "cnn", "--models", "cnn"], "names cnn twice"),
+        (["--models", "cnn", "cnn"], "names cnn twice"),
         (["--resume"], "--resume needs --out"),
     ],
 )

@@ -49,8 +49,8 @@ Training = Annotated[TrainConfig, Parameter(name="*")]
 Flag = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Serving = Annotated[ServeConfig, Parameter(name="*")]
-Comparing = Annotated[CompareConfig, Parameter(name="*")]
-Ablating = Annotated[AblateConfig, Parameter(name="*")]
+Comparing = Annotated[CompareConfig, Parameter(name="*", consume_multiple=True)]
+Ablating = Annotated[AblateConfig, Parameter(name="*", consume_multiple=True)]
 Exporting = Annotated[ExportConfig, Parameter(name="*")]
 
 DATA = DataConfig()
