@@ -71,7 +71,7 @@ def test_what_the_user_gives_wins_even_when_it_is_nothing(size: int) -> None:
 def test_the_whole_config_finds_a_place() -> None:
     settings = complete(TrainConfig(), image_size=32, pictures=5000)
     known = {*vars(settings), *vars(settings.augmentation)}
-    elsewhere = {"model", "minutes", "threads", "tensorboard", "refit", "compile"}
+    elsewhere = {"model", "minutes", "threads", "tensorboard", "refit", "compile", "frozen", "random_weights"}
     assert {field.name for field in dataclasses.fields(TrainConfig)} - known == elsewhere
     open_until_planned = {"ema_decay", "patience"}
     assert {name for name, value in vars(settings).items() if value is None} == open_until_planned

@@ -1,7 +1,9 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
