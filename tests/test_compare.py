@@ -84,7 +84,9 @@ def test_fine_tuning_goes_to_the_best_frozen_network(compared: Comparison) -> No
     rows = {row["name"]: row for row in rows_of(compared)}
     frozen = [row for row in rows.values() if row["how"] == "frozen"]
     (tuned,) = [row for row in rows.values() if row["how"] == "fine-tuned"]
-    best = max(frozen, key=lambda row: (row["validation"]["accuracy"]["value"], -row["validation"]["log_loss"]["value"]))
+    best = max(
+        frozen, key=lambda row: (row["validation"]["accuracy"]["value"], -row["validation"]["log_loss"]["value"])
+    )
     assert tuned["network"] == best["network"]
 
 

@@ -138,7 +138,8 @@ def test_a_lit_picture_is_dark_where_nothing_counts() -> None:
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
-    from darkroom.figures.evaluation import Look, activation_maps as draw
+    from darkroom.figures.evaluation import Look
+    from darkroom.figures.evaluation import activation_maps as draw
 
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     looks = [Look(pixels[row], np.ones((16, 16)), "cat", ("cat", "dog")[row % 2]) for row in range(4)]

@@ -19,7 +19,15 @@ from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.config import AblateConfig, CompareConfig, DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.config import (
+    AblateConfig,
+    CompareConfig,
+    DataConfig,
+    ExportConfig,
+    ServeConfig,
+    StorageConfig,
+    TrainConfig,
+)
 from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
