@@ -104,7 +104,7 @@ def test_fine_tuning_that_makes_it_worse_is_not_taken(
     given: str, data: Path, config: DataConfig, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "run")
-    ruinous = TrainConfig(model=given, epochs=1, threads=1, learning_rate=5.0, optimiser="sgd")
+    ruinous = TrainConfig(model=given, epochs=1, threads=1, learning_rate=0.3)
     workflow.train(str(data), run, data_config=config, config=ruinous)
     assert run.read_config()["training"]["result"]["best_epoch"] == 0
 
