@@ -32,6 +32,8 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (TrainConfig, {"patience": 0}, "--patience is 0"),
     (TrainConfig, {"threads": 0}, "--threads is 0"),
     (TrainConfig, {"width": 0.01}, "--width is 0.01"),
+    (TrainConfig, {"model": "resnet18", "width": 2.0}, "--width is for our own network, not for resnet18"),
+    (TrainConfig, {"model": "resnet18", "convolutions": 3}, "--convolutions is for our own network"),
     (TrainConfig, {"learning_rate": -1}, "--learning-rate is -1: give a number from 0 on"),
     (TrainConfig, {"learning_rate": math.inf}, "--learning-rate is inf"),
     (TrainConfig, {"weight_decay": math.nan}, "--weight-decay is nan"),

@@ -169,6 +169,11 @@ class TrainConfig:
             self.recipe == "auto" or ours == (self.recipe != "transfer"),
             f"--recipe {self.recipe} and --model {self.model} do not fit: leave --recipe out",
         )
+        for option in ("width", "convolutions"):
+            check(
+                ours or getattr(self, option) is None,
+                f"--{option} is for our own network, not for {self.model}: leave one of them out",
+            )
         check(ours or not self.refit, f"--refit is for our own network, not for {self.model}: leave one of them out")
         check(
             ours or self.optimiser != "muon",
@@ -237,14 +242,14 @@ class CompareConfig:
 class AblateConfig:
     """What is varied, one thing at a time, and how often."""
 
-    of: tuple[Factor, ...] = ("augmentation", "optimiser", "schedule", "label-smoothing", "ema", "width")
-    """What is taken away or exchanged, each in trainings of its own."""
+    of: tuple[Factor, ...] = ()
+    """What is taken away or exchanged, each in trainings of its own; if not given, all but flip, convolutions and
+    dropout, and width of our own network only."""
     seeds: int = 3
     """Trainings of each kind, with seeds from --seed on; the same seed has the same split."""
 
     def __post_init__(self) -> None:
         check(2 <= self.seeds <= 100, f"--seeds is {self.seeds}: give 2 to 100, since one training tells of no spread")
-        check(len(self.of) > 0, "--of names nothing: leave it out, or name what to vary")
         twice = sorted({name for name in self.of if self.of.count(name) > 1})
         check(not twice, f"--of names {', '.join(twice)} twice: name each once")
 

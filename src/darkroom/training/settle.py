@@ -1,26 +1,30 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from darkroom.config import DataConfig, TrainConfig
+from darkroom.config import OURS, DataConfig, TrainConfig
 from darkroom.data.batches import Batches
 from darkroom.data.dataset import DataSet, suitable_size
+from darkroom.errors import UsageError
 from darkroom.models import networks
 from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.networks import Architecture
 from darkroom.models.summary import summarise
+from darkroom.progress import say
 from darkroom.provenance import provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.candidates import candidate
+from darkroom.training.display import clock
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.fit import forward_backward, resize
 from darkroom.training.machine import Arithmetic
@@ -28,6 +32,12 @@ from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete
 from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
+
+if TYPE_CHECKING:
+    from darkroom.training.frozen import Extraction
+
+FEATURES_PART = 0.5
+"""Most of the minutes that may go into features of a pre-trained network before it is trained; judgement."""
 
 PROBE_SECONDS = 0.5
 VALIDATED = 256
@@ -38,6 +48,9 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     """Settle architecture, settings, arithmetic and plan: the content of config.json. Nothing is written yet.
 
     The leader of a team does this while the others wait; it measures what its share of a batch takes.
+
+    Raises:
+        UsageError: options do not fit the data, or the minutes are too few for what comes before training.
     """
     started = time.perf_counter()
     threads = machine.use_threads(config.threads)
@@ -52,7 +65,8 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     )
     entrant = candidate(config.model, random_weights=config.random_weights)
     origin, normalisation = entrant.origin(data_config.seed), entrant.normalisation(dataset)
-    network = _network_to_time(entrant.architecture(dataset, settings))
+    mean, std = normalisation
+    network = networks.build(entrant.architecture(dataset, settings), mean=mean, std=std).to(best_device())
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
     arithmetic = machine.choose_arithmetic(
@@ -62,6 +76,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         threads = machine.choose_threads(network, batch, arithmetic)
     arithmetic = replace(arithmetic, compiled=config.compile)
     probe = Probe(dataset, batches, arithmetic, partial(entrant.architecture, dataset))
+    mirrored, ahead = settings.augmentation.flip, 0.0
     if config.frozen:
         plan, speed = plan_epochs(0, steps_an_epoch=batches.steps), UNMEASURED
     elif config.minutes is None:
@@ -70,7 +85,12 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
         settings = _climb(probe, settings, config, seconds=60 * minutes)
         speed = probe.speed(settings)
-        spent = time.perf_counter() - started
+        if config.model != OURS:
+            from darkroom.training.frozen import Extraction
+
+            extraction = Extraction(network, origin["sha256"], dataset, arithmetic, data_config.cache)  # type: ignore[arg-type]
+            mirrored, ahead = _features_ahead(extraction, flip=mirrored, minutes=minutes)
+        spent = time.perf_counter() - started + ahead
         growth = Resolution(dataset.preprocessing.width, settings.resize_from, speed.fixed).cost_to_go(0)
         average = replace(speed, step_seconds=speed.step_seconds * growth)
         plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
@@ -81,7 +101,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "device": str(best_device()),
         "threads": threads,
         "processes": team.size,
-        "mirrored": settings.augmentation.flip,
+        "mirrored": mirrored,
         "mean": normalisation[0],
         "std": normalisation[1],
         "plan": plan.state_dict(),
@@ -105,6 +125,26 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
 def _network_to_time(architecture: Architecture) -> nn.Module:
     """Neither fitted to the data nor with its weights: that takes time, and makes no difference to that of a step."""
     return networks.build(architecture).to(best_device())
+
+
+def _features_ahead(extraction: "Extraction", *, flip: bool, minutes: float) -> tuple[bool, float]:
+    """Whether features of mirror images are computed too, and the seconds that go into all that are not kept yet.
+
+    Raises:
+        UsageError: even without mirror images they take too much of the minutes.
+    """
+    missing = {mirrored: extraction.missing(mirrored=mirrored) for mirrored in (flip, False)}
+    a_view = extraction.seconds_a_view() if any(missing.values()) else 0.0
+    for mirrored, views in missing.items():
+        if a_view * views <= FEATURES_PART * 60 * minutes:
+            if flip and not mirrored:
+                say("For want of time, the last layer begins without features of mirror images")
+            return mirrored, a_view * views
+    enough = math.ceil(a_view * missing[False] / 60 / FEATURES_PART)
+    raise UsageError(
+        f"the features of {missing[False]:,} pictures would take {clock(a_view * missing[False])} here, more than "
+        f"{FEATURES_PART:.0%} of --minutes {minutes:g}: give --minutes {enough}, or --frozen without minutes"
+    )
 
 
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:

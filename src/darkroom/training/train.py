@@ -106,14 +106,15 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
 def _begin_frozen(now: State, dataset: DataSet, content: Mapping[str, Any], arithmetic: Arithmetic, team: Team) -> None:
     """Give a backbone the last layer that suits its features as they are: what training begins with, and must beat."""
     from darkroom.models.backbones import Backbone
-    from darkroom.training.frozen import train_probe
+    from darkroom.training.frozen import Extraction, train_probe
 
     if not isinstance(now.network, Backbone):
         raise TypeError(f"{type(now.network).__name__} is no backbone")
-    start, network, mirrored = time.perf_counter(), now.network, content["training"]["mirrored"]
-    cache = Path(content["data"]["requested"]["cache"])
-    probe = team.in_turn(lambda: train_probe(network, dataset, arithmetic=arithmetic, mirrored=mirrored, cache=cache))
-    probe.put_into(network)
+    start, mirrored = time.perf_counter(), content["training"]["mirrored"]
+    sha256, cache = content["network"]["origin"]["sha256"], Path(content["data"]["requested"]["cache"])
+    extraction = Extraction(now.network, sha256, dataset, arithmetic, cache)
+    probe = team.in_turn(lambda: train_probe(extraction, mirrored=mirrored))
+    probe.put_into(now.network)
     if now.average is not None:
         probe.put_into(now.average.module)
     weights = {name: value.clone() for name, value in now.validated.state_dict().items()}
@@ -171,6 +172,11 @@ def _build_state(
     )
     network = machine.arrange(network, arithmetic)
     if team.size > 1:
+        if getattr(network, "random_start", False):
+            raise UsageError(
+                "--random-weights is for one process: of several, each would normalise by its own share of a batch; "
+                "go on without torchrun, with --resume"
+            )
         share_statistics(network)
     if not team.leads:  # the weights are the same everywhere, dropout is not
         torch.manual_seed(generator_for(content["seed"], 0, team.rank).initial_seed())
