@@ -23,6 +23,8 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (DataConfig, {"seed": -1}, "--seed is -1"),
     (DataConfig, {"seed": 2**32}, "--seed is 4294967296"),
     (TrainConfig, {"minutes": 5, "epochs": 3}, "--minutes 5 and --epochs 3 contradict each other"),
+    (TrainConfig, {"minutes": 5, "compile": True}, "--compile takes a time that cannot be planned: give --epochs"),
+    (TrainConfig, {"accumulate": 2, "compile": True}, "--compile and --accumulate 2 do not go together"),
     (TrainConfig, {"minutes": 0}, "--minutes is 0"),
     (TrainConfig, {"minutes": math.nan}, "--minutes is nan"),
     (TrainConfig, {"minutes": 1e9}, "a month"),

@@ -144,7 +144,7 @@ class TrainConfig:
     memory_format: MemoryFormat = "auto"
     """Layout of tensors in memory; `auto` measures what is faster here."""
     compile: bool = False
-    """Compile the network with `torch.compile` before training, which takes minutes the first time."""
+    """Compile the network with `torch.compile` before training, which takes minutes the first time; with --epochs."""
     threads: int | None = None
     """Threads of PyTorch; all cores when not given."""
     tensorboard: bool = False
@@ -192,6 +192,14 @@ class TrainConfig:
         check(
             not self.refit or self.schedule != "plateau",
             "--refit leaves no validation for --schedule plateau to follow: leave one of them out",
+        )
+        check(
+            not self.compile or self.minutes is None,
+            "--compile takes a time that cannot be planned: give --epochs instead of --minutes",
+        )
+        check(
+            not self.compile or self.accumulate == 1,
+            f"--compile and --accumulate {self.accumulate} do not go together: leave one of them out",
         )
         check(self.accumulate >= 1, f"--accumulate is {self.accumulate}: give at least 1")
         check(self.patience is None or self.patience >= 1, f"--patience is {self.patience}: give at least 1")

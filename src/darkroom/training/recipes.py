@@ -70,7 +70,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
 
-The step to width 1 at 4 epochs is measured (docs/lab-notes.md), the others are judgement.
+The step to width 1 at 4 epochs rests on one trial (docs/lab-notes.md), the others are judgement.
 """
 
 OPTIMISERS: dict[str, dict[str, float]] = {

@@ -55,7 +55,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     started = time.perf_counter()
     threads = machine.use_threads(config.threads)
     if config.compile:
-        machine.require_compiler(best_device())
+        _require_compilable(team)
     train_ids = dataset.manifest.indices("train")
     settings = complete(
         config,
@@ -90,15 +90,18 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
 
             extraction = Extraction(network, origin["sha256"], dataset, arithmetic, data_config.cache)  # type: ignore[arg-type]
             mirrored, ahead = _features_ahead(extraction, flip=mirrored, minutes=minutes)
-        spent = time.perf_counter() - started + ahead
-        growth = Resolution(dataset.preprocessing.width, settings.resize_from, speed.fixed).cost_to_go(0)
-        average = replace(speed, step_seconds=speed.step_seconds * growth)
-        plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
+        plan = plan_minutes(
+            minutes,
+            steps_an_epoch=batches.steps,
+            spent=time.perf_counter() - started + ahead,
+            speed=_on_average(speed, settings, side=dataset.preprocessing.width),
+        )
     training = {
         "requested": plain(asdict(config)),
         "settings": _after_planning(settings, plan, config, side=dataset.preprocessing.width).to_json(),
         "arithmetic": asdict(arithmetic),
         "device": str(best_device()),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
         "processes": team.size,
         "mirrored": mirrored,
@@ -120,6 +123,18 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
             **_describe(entrant.architecture(dataset, settings)),
         },
     }
+
+
+def _require_compilable(team: Team) -> None:
+    if team.size > 1:
+        raise UsageError("--compile is not tried with several processes: leave it out, or start one")
+    machine.require_compiler(best_device())
+
+
+def _on_average(speed: Speed, settings: Settings, *, side: int) -> Speed:
+    """With the mean time of a step, where pictures are small at first."""
+    growth = Resolution(side, settings.resize_from, speed.fixed).cost_to_go(0)
+    return replace(speed, step_seconds=speed.step_seconds * growth)
 
 
 def _network_to_time(architecture: Architecture) -> nn.Module:
@@ -150,14 +165,18 @@ def _features_ahead(extraction: "Extraction", *, flip: bool, minutes: float) -> 
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
     """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds.
 
-    From below, so that little time is not spent on timing networks that are out of reach.
+    From below, so that little time is not spent on timing networks that are out of reach; what seems too slow is timed
+    twice, since machines are shared and pause for a second now and then.
     """
     growth = Resolution(probe.dataset.preprocessing.width, settings.resize_from).cost_to_go(0)
     cheapest, *dearer = LADDERS[settings.recipe]
     reached = _on(cheapest, settings, config)
     for rung in dearer:
         tried = _on(rung, settings, config)
-        if seconds < rung.epochs * probe.step_seconds(tried) * growth * probe.batches.steps:
+        if tried == reached:  # width and depth were given
+            continue
+        most = seconds / (rung.epochs * growth * probe.batches.steps)
+        if probe.step_seconds(tried) > most and probe.step_seconds(tried, again=True) > most:
             break
         reached = tried
     return reached
@@ -193,12 +212,13 @@ class Probe:
         epoch_seconds = sample_seconds * len(validation) / len(sample) / self.batches.processes
         return Speed(self.step_seconds(settings), epoch_seconds, self._fixed(settings))
 
-    def step_seconds(self, settings: Settings) -> float:
-        """The median step, augmentation and optimiser included."""
+    def step_seconds(self, settings: Settings, *, again: bool = False) -> float:
+        """The median step, augmentation and optimiser included; if timed `again`, the shorter of both."""
         architecture = self.architecture(settings)
         key = repr(architecture)
-        if key not in self.measured:
-            self.measured[key] = self.time_steps(settings, side=architecture.image_size)
+        if again or key not in self.measured:
+            seconds = self.time_steps(settings, side=architecture.image_size)
+            self.measured[key] = min(seconds, self.measured.get(key, seconds))
         return self.measured[key]
 
     def _fixed(self, settings: Settings) -> float:
@@ -211,21 +231,28 @@ class Probe:
 
     def time_steps(self, settings: Settings, *, side: int) -> float:
         """The median step of a new network on pictures of `side`."""
-        trial = self._arranged(settings).train()
-        optimiser = optimiser_of(trial, settings)
-        # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
-        endless = (batch for _ in iter(int, 1) for batch in self.batches.epoch(0))
-
-        def step() -> None:
-            pictures, targets = next(endless)
-            forward_backward(trial, optimiser, resize(pictures, side), targets, settings, self.arithmetic, None)
-            optimiser.step()
-
-        with torch.random.fork_rng():
+        step = step_to_time(self._arranged(settings), settings, self.batches, self.arithmetic, side=side)
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
         return machine.arrange(_network_to_time(self.architecture(settings)), self.arithmetic)
+
+
+def step_to_time(
+    network: nn.Module, settings: Settings, batches: Batches, arithmetic: Arithmetic, *, side: int
+) -> Callable[[], None]:
+    """One step after the other of a training of `network`, on pictures of `side`; nothing of it is kept."""
+    optimiser = optimiser_of(network.train(), settings)
+    # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
+    endless = (batch for _ in iter(int, 1) for batch in batches.epoch(0))
+
+    def step() -> None:
+        pictures, targets = next(endless)
+        forward_backward(network, optimiser, resize(pictures, side), targets, settings, arithmetic, None)
+        optimiser.step()
+
+    return step
 
 
 def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:
