@@ -17,9 +17,12 @@ SOURCE = Path(darkroom.__file__).parent
 LAYERS = (
     "__main__",
     "cli",
+    "compare",
+    "ablate",
     "workflow",
     "web",
     "client",
+    "comparison",
     "export",
     "summary",
     "engines",
@@ -53,7 +56,7 @@ NO_TORCH = (
     "files",
     "summary",
 )
-NO_TORCH_AT_FIRST = ("cli", "workflow")
+NO_TORCH_AT_FIRST = ("cli", "compare", "ablate", "workflow")
 """These import the rest inside of functions."""
 
 TORCH = frozenset({"torch", "torchvision", "timm", "tensorflow", "safetensors"})

@@ -11,12 +11,12 @@ from darkroom.errors import UsageError
 from darkroom.models import cnn
 from darkroom.training import machine
 from darkroom.training.budget import AIM, Speed
+from darkroom.training.candidates import Ours
 from darkroom.training.distributed import Team
 from darkroom.training.launch import Place
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import LADDERS, Settings
 from darkroom.training.settle import Probe, settle
-from darkroom.training.train import new_network
 from training import draw_folder
 
 BEST = LADDERS["best"]
@@ -163,7 +163,7 @@ def test_a_new_network_has_a_stem_fitted_to_training_pictures_only(dataset: Data
     assert architecture.stem == "whitening"
 
     def stem(dataset: DataSet) -> torch.Tensor:
-        network = new_network(dataset, architecture, seed=0, mean=(100,) * 3, std=(50,) * 3)
+        network = Ours().new(dataset, architecture, seed=0, normalisation=((100,) * 3, (50,) * 3))
         return network.get_submodule("stem.0").weight.detach()
 
     fitted = stem(dataset)

@@ -142,7 +142,7 @@ def _training(config: Content) -> Paragraphs:
         + (_refit(training) or f"The weights are those of epoch {result['best_epoch']}.")
     )
     yield (
-        f"Network `{network['kind']}`: {network['parameters']:,} parameters, "
+        f"Network `{network['kind']}`{_before(network)}: {network['parameters']:,} parameters, "
         f"{network['multiply_adds'] / 1e6:,.1f} million multiply-adds a "
         + (
             "picture."
@@ -152,6 +152,15 @@ def _training(config: Content) -> Paragraphs:
     )
     rows = dict([*_settings(network["architecture"]), *_settings(settings)])
     yield _table(("setting", "value"), rows.items())
+
+
+def _before(network: Content) -> str:
+    """What a network had learned before this training; empty for one that began from scratch."""
+    origin = network.get("origin")
+    if not origin or origin["random"]:
+        return ""
+    name = network["architecture"]["name"]
+    return f", pre-trained (`{name}` of timm, SHA-256 of its weights `{origin['sha256'][:16]}…`)"
 
 
 def _refit(training: Content) -> str:
@@ -286,11 +295,15 @@ def _command(config: Content) -> str:
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            shown = (
-                _name(value) if setting == "archive" else f"{value:.12g}" if isinstance(value, float) else f"{value}"
-            )
-            words += [f"--{option}", shown]
+            words += [f"--{option}", _shown(setting, value)]
     return shlex.join(words)
+
+
+def _shown(setting: str, value: Any) -> str:
+    if setting == "model":  # `local-dir:` before the path of a folder
+        kind, colon, path = value.rpartition(":")
+        return f"{kind}{colon}{_name(path)}"
+    return _name(value) if setting == "archive" else f"{value:.12g}" if isinstance(value, float) else f"{value}"
 
 
 def _name(path: str) -> str:

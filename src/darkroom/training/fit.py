@@ -25,6 +25,7 @@ from darkroom.training.display import Display
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import Settings
+from darkroom.training.schedules import opened
 from darkroom.training.state import Best, State, Sums
 
 CHECKPOINT_SECONDS = 15.0
@@ -180,11 +181,12 @@ def resize(pictures: Tensor, side: int) -> Tensor:
 def set_learning_rate(state: State) -> None:
     """Scale the peak rate of every group by the schedule's factor in the middle of the coming step.
 
-    At its beginning the first step would have a rate of zero, and do nothing.
+    At its beginning the first step would have a rate of zero, and do nothing. Groups that open later wait for it.
     """
-    factor = state.learning_rate.factor(state.plan.midway)
+    progress = state.plan.midway
+    factor = state.learning_rate.factor(progress)
     for group in state.optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
+        group["lr"] = group["peak"] * factor * opened(progress, at=group["opens"])
 
 
 def keep(state: State, keeper: Keeper, clock: "Clock", stop: threading.Event, team: Team, settings: Settings) -> None:
