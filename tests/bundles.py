@@ -38,8 +38,8 @@ def expected_probabilities(pixels: Pixels) -> Numbers:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def colour_model(*, temperature: float = TEMPERATURE, input_name: str = "pixels", maps: bool = False) -> bytes:
-    """The network as a serialised ONNX graph; with `maps`, it also gives what each pixel says for each class."""
+def colour_model(*, temperature: float = TEMPERATURE, input_name: str = "pixels") -> bytes:
+    """The network as a serialised ONNX graph."""
     constants = {"scale": np.float32(255), "weights": WEIGHTS, "bias": BIAS, "temperature": np.float32(temperature)}
     nodes = [
         helper.make_node("Cast", [input_name], ["floats"], to=TensorProto.FLOAT),
@@ -51,10 +51,6 @@ def colour_model(*, temperature: float = TEMPERATURE, input_name: str = "pixels"
         helper.make_node("Softmax", ["tempered"], ["probabilities"], axis=1),
     ]
     outputs = {"logits": ["N", len(CLASSES)], "probabilities": ["N", len(CLASSES)]}
-    if maps:
-        nodes.append(helper.make_node("MatMul", ["scaled", "weights"], ["evidence"]))
-        nodes.append(helper.make_node("Transpose", ["evidence"], ["activation_maps"], perm=[0, 3, 1, 2]))
-        outputs["activation_maps"] = ["N", len(CLASSES), CONTRACT.height, CONTRACT.width]
     shape = ["N", CONTRACT.height, CONTRACT.width, 3]
     graph = helper.make_graph(
         nodes,

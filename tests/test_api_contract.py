@@ -20,8 +20,7 @@ def described() -> object:
     return schemathesis.openapi.from_wsgi("/api/v1/openapi.json", create_app(FormulaEngine(), ServeConfig()))
 
 
-# /api/v1/explain answers 501 for a model that gives no maps, which is as described, but counts as a fault here.
-schema = schemathesis.pytest.from_fixture("described").exclude(path="/api/v1/explain")
+schema = schemathesis.pytest.from_fixture("described")
 
 
 @pytest.mark.filterwarnings("ignore")

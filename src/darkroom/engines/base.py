@@ -38,18 +38,6 @@ class Engine(ABC):
         """Let go of the model; closing twice is allowed."""
 
     @property
-    def explains(self) -> bool:
-        """Whether `maps` has an answer."""
-        return False
-
-    def maps(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """For each class, how much each part of a picture speaks for it: (N, K, h, w) of pixels (N, H, W, 3).
-
-        Raises `EngineError` where the bundle's graph does not tell, or the back end is one that cannot.
-        """
-        raise EngineError("this model gives no activation maps: its graph has no output of that name")
-
-    @property
     def rows(self) -> int:
         """Pictures handed to the back end at once."""
         contract = self.bundle.preprocessing

@@ -4,12 +4,18 @@ The score is the free energy of the tempered logits (Liu et al. 2020): low where
 does. bundle.json states the threshold and the part of ordinary pictures that lie above it all the same.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from darkroom.bundle import BundleInfo
+
+FALSE_ALARMS = 0.05
+"""Part of ordinary pictures that may be called unlike those of training (judgement)."""
+
+LEAST_PICTURES = 40
+"""With fewer, the threshold would hang on one or two of them, and none is stated."""
 
 
 class Novelty(NamedTuple):
@@ -17,6 +23,15 @@ class Novelty(NamedTuple):
 
     score: float
     unlike: bool
+
+
+def fit_novelty(logits: npt.NDArray[np.float32], temperature: float) -> dict[str, Any]:
+    """What bundle.json says of novelty, from logits (N, K) of validation; nothing where these are too few."""
+    if len(logits) < LEAST_PICTURES:
+        return {}
+    scores = energies(logits, temperature)
+    threshold = float(np.quantile(scores, 1 - FALSE_ALARMS, method="higher"))
+    return {"score": "energy", "threshold": threshold, "false_alarms": float((scores > threshold).mean())}
 
 
 def novelties(info: BundleInfo, logits: npt.NDArray[np.float32]) -> list[Novelty | None]:

@@ -1,6 +1,5 @@
 """The embedded engine: ONNX Runtime on the processor."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ from darkroom.provenance import available_cores
 
 INPUT = "pixels"
 OUTPUTS = ("logits", "probabilities")
-MAPS = "activation_maps"
-"""An output that graphs may have: float32 (N, K, h, w)."""
 
 
 class OnnxRuntimeEngine(Engine):
@@ -40,32 +37,11 @@ class OnnxRuntimeEngine(Engine):
 
     def run(self, pixels: npt.NDArray[np.uint8]) -> Answers:
         """Answer for one batch (N, H, W, 3)."""
-        return Answers(*self._ask(OUTPUTS, pixels))
-
-    @property
-    def explains(self) -> bool:
-        """Whether the graph has activation maps among its outputs."""
-        session = self._session
-        return session is not None and any(node.name == MAPS for node in session.get_outputs())
-
-    def maps(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Activation maps (N, K, h, w) of one batch (N, H, W, 3) of 1 to `rows` pictures."""
-        if not self.explains:
-            return super().maps(pixels)
-        self._check_pixels(pixels)
-        (maps,) = self._ask((MAPS,), pixels)
-        expected = (len(pixels), len(self.bundle.classes))
-        if maps.ndim != 4 or maps.shape[:2] != expected or not np.isfinite(maps).all():
-            raise EngineError(f"the model's activation maps are {maps.shape}: make the bundle anew")
-        return np.asarray(maps, np.float32)
-
-    def _ask(self, outputs: Sequence[str], pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         session = self._session
         if session is None:
             raise EngineError("the engine is closed: open it again")
         try:
-            answered: list[npt.NDArray[np.float32]] = session.run(outputs, {INPUT: np.ascontiguousarray(pixels)})
-            return answered
+            return Answers(*session.run(OUTPUTS, {INPUT: np.ascontiguousarray(pixels)}))
         except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
             raise EngineError(f"ONNX Runtime cannot answer: {_one_line(error)}") from error
 

@@ -21,6 +21,7 @@ from darkroom.bundle import Bundle, BundleInfo, Golden, write_bundle
 from darkroom.data.dataset import DataSet
 from darkroom.data.manifest import Manifest
 from darkroom.engines.base import Answers, Engine, check_golden
+from darkroom.engines.novelty import fit_novelty
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
 from darkroom.errors import DataError, ExportError, RunError
 from darkroom.export.card import model_card
@@ -120,6 +121,7 @@ def describe(run: Run, dataset: DataSet) -> BundleInfo:
         preprocessing=dataset.preprocessing,
         temperature=metrics["temperature"],
         threshold=metrics["threshold"],
+        novelty=fit_novelty(run.read_predictions("validation").logits, metrics["temperature"]),
         model={name: content["network"][name] for name in ("kind", "views", "parameters", "multiply_adds")},
         provenance={
             "source": dataset.name,

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from darkroom.bundle import BundleInfo
@@ -26,10 +26,8 @@ def predict() -> dict[str, Any]:
 
 
 def explain() -> dict[str, Any] | Response:
-    """Where in one picture a class is seen, from models that tell."""
+    """Where in one picture a class is seen."""
     shared = service()
-    if not shared.engine.explains:
-        abort(501, "This model gives no activation maps: its bundle was made without them.")
     uploads = read_uploads(request, shared.limits)
     if len(uploads) > 1:
         raise RequestEntityTooLarge(f"There are {len(uploads)} pictures in the request: send one at a time.")
@@ -51,7 +49,6 @@ def model() -> dict[str, Any]:
         "temperature": info.temperature,
         "preprocessing": info.preprocessing.to_json() | {"steps": info.preprocessing.describe()},
         "limits": shared.limits.to_json(),
-        "explains": shared.engine.explains,
         "facts": dict(info.model),
         "metrics": dict(info.metrics),
         "parity": dict(info.parity),
@@ -142,7 +139,7 @@ ENDPOINTS = (
         bodies=UPLOADS,
         parameters=(LABEL,),
         answers={JSON: reference("Explanation")},
-        errors=(400, 413, 415, 422, 501),
+        errors=(400, 413, 415, 422),
     ),
     Endpoint(
         method="GET",

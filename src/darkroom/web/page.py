@@ -140,7 +140,6 @@ def _render(
         "limits": shared.limits,
         "largest_file": megabytes(shared.limits.file_bytes),
         "samples": len(shared.papers.samples),
-        "explains": shared.engine.explains,
         "unlike": unlike_in_words(info),
         "keys": gate().keys is not None,
         "answers": answers,

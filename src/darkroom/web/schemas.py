@@ -72,7 +72,6 @@ _MODEL = record(
         "temperature": {"type": "number", "exclusiveMinimum": 0},
         "preprocessing": TABLE,
         "limits": {**TABLE, "additionalProperties": COUNT},
-        "explains": {"type": "boolean", "description": "Whether /api/v1/explain has an answer."},
         **dict.fromkeys(("facts", "metrics", "parity", "quantisation", "novelty", "provenance"), TABLE),
     }
 )

@@ -251,7 +251,7 @@ function show(job, answer) {
   }
   part(job.card, ".unlike").textContent = form.dataset.unlike;
   part(job.card, ".unlike").hidden = !answer.novelty?.unlike;
-  part(job.card, ".where").hidden = !form.dataset.explain;
+  part(job.card, ".where").hidden = false;
   const [first, rest] = [answer.probabilities.slice(0, shownBars), answer.probabilities.slice(shownBars)];
   fillBars(part(job.card, ".words > .bars"), first);
   const more = part(job.card, ".rest");
