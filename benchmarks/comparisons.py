@@ -66,6 +66,7 @@ def result_of(content: Mapping[str, Any]) -> Row:
     minutes = content["requested"]["minutes"]
     row = {
         "seed": content["seed"],
+        "cores": content["hardware"]["cores"],
         "minutes": minutes,
         "seconds": content["seconds"],
         "share_of_budget": content["seconds"] / (60 * minutes),

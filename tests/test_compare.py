@@ -483,7 +483,7 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
 @pytest.mark.parametrize("joules", [None, 12_345.0])
 def test_the_table_is_sorted_and_aligned(joules: float | None) -> None:
     chosen = row("a-much-longer-name", 1, 0.95, chosen=True, train_joules=joules)
-    head, *lines, note = table([row("slow", 10, 0.8), chosen])
+    head, *lines, note = table([chosen, row("slow", 10, 0.8)])
     assert lines[0].startswith("* a-much-longer-name")
     assert len({len(line) for line in (head, *lines)}) == 1
     assert head.endswith("  kJ") == ("kJ" in note) == (joules is not None)
