@@ -157,6 +157,7 @@ def evaluate(run: Run, *, split: str, data_config: DataConfig, dataset: "DataSet
     launch.refuse_several("evaluate")
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
+    _use_threads(run)
     with _held(run):
         return evaluate_split(run, dataset, split=split)
 
@@ -175,6 +176,7 @@ def export(
     config = config or ExportConfig()
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
+    _use_threads(run)
     with _held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
@@ -193,6 +195,13 @@ def _exported(run: Run, dataset: "DataSet", config: ExportConfig) -> Path:
     from darkroom.export.onnx_bundle import export_bundle
 
     return export_bundle(run, dataset).folder
+
+
+def _use_threads(run: Run) -> None:
+    """Those that its training was granted, not those that it found fastest: the last digits of sums depend on them."""
+    from darkroom.training.machine import use_threads
+
+    use_threads(run.read_config()["training"]["requested"]["threads"])
 
 
 def _require_finished(run: Run) -> None:
