@@ -13,11 +13,8 @@ from darkroom.figures.style import BLUE, INK, MUTED, ORANGE, SMALL, WIDTH, Sheet
 
 Row = Mapping[str, Any]
 
-
-LEADER = {
-    **{"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "linestyle": (0, (1, 2))},
-    **{"shrinkB": 4, "relpos": (0, 0.5)},
-}
+DOTS = (0, (1, 2))
+LEADER = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "linestyle": DOTS, "shrinkB": 4, "relpos": (0, 0.5)}
 
 NAMED = 40
 """Candidates that the figure names; of more, the most accurate."""
