@@ -59,7 +59,8 @@ def test_keys_are_added_and_told_apart(key_file: Path, key: str) -> None:
     assert (keys.owner(key), keys.owner(other)) == ("laboratory", "office")
     for wrong in ("", key[:-1], key + "x", key.upper(), "x" * 10_000, "ключ", "\udce9"):
         assert keys.owner(wrong) is None
-    key_file.write_text("".join(line for line in key_file.open() if not line.startswith("laboratory")))
+    lines = key_file.read_text().splitlines(keepends=True)
+    key_file.write_text("".join(line for line in lines if not line.startswith("laboratory")))
     assert Keys.read(key_file).owner(key) is None
 
 

@@ -131,7 +131,8 @@ def _traced(deployed: nn.Module, *, height: int, width: int) -> ExportedProgram:
     try:
         with quiet():
             program = torch.export.export(deployed, (example,), dynamic_shapes={INPUT: {0: Dim("batch", min=1)}})
-            return program.run_decompositions({})
+            decomposed: ExportedProgram = program.run_decompositions({})
+            return decomposed
     except Exception as error:  # PyTorch's own are of many kinds
         raise ExportError(f"PyTorch cannot trace the network ({_one_line(error)})") from error
 
@@ -184,7 +185,8 @@ def _may_take_in(convolution: Node, node: Node, values: Known) -> bool:
 def _with_batch_norm(convolution: Node, node: Node, values: Known) -> tuple[Any, ...]:
     """The arguments of the convolution with other filters and biases, computed in float64."""
     statistics: Any = node.args
-    weight, bias, mean, variance = (values.get(argument) for argument in statistics[1:5])
+    weight, bias = (values.get(argument) for argument in statistics[1:3])
+    mean, variance = (values[argument] for argument in statistics[3:5])
     epsilon = statistics[BATCH_NORMS[_name(node)]]
     scale, shift = normalisation(weight, bias, mean=mean, variance=variance, epsilon=epsilon)
     given: Any = convolution.args

@@ -89,6 +89,8 @@ class Nothing:
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """A request that counts what it holds, and knows when it began and when it was complete."""
 
+    error: Any
+
     def __init__(self, adjustments: Adjustments, memory: Memory) -> None:
         super().__init__(adjustments)
         self.began = self.arrived = time.monotonic()

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from ipaddress import ip_address
 from types import FrameType
 from typing import Any
@@ -33,7 +33,6 @@ class Server:
         self.port: int = bound.getsockname()[1]
         self._stop_seconds = settings.stop_seconds
         self._asked_to_stop = threading.Event()
-        self._closed = False
         self._listener = Listener(app, settings, bound)
         self._map = self._listener._map
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is no news
@@ -56,12 +55,11 @@ class Server:
     def stop(self) -> None:
         """Make `run` return when all that has begun is answered; may be called from another thread."""
         self._asked_to_stop.set()
-        if not self._closed:
+        with suppress(OSError):  # where `run` is awake already, it may end before it is woken
             self._listener.pull_trigger()
 
     def close(self) -> None:
         """Stop the threads and close all connections; only when `run` does not run."""
-        self._closed = True
         self._listener.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(self._map)
 
