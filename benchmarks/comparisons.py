@@ -67,6 +67,7 @@ def result_of(content: Mapping[str, Any]) -> Row:
     row = {
         "seed": content["seed"],
         "cores": content["hardware"]["cores"],
+        "commit": content["commit"],
         "minutes": minutes,
         "seconds": content["seconds"],
         "share_of_budget": content["seconds"] / (60 * minutes),

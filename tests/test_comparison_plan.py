@@ -6,6 +6,7 @@ import pytest
 
 from darkroom.comparison.plan import (
     ANSWERED,
+    FROZEN_ALONE,
     FROZEN_PART,
     LEAST_EPOCHS,
     LEAST_SECONDS,
@@ -44,6 +45,18 @@ def test_all_take_part_where_there_is_time() -> None:
     assert [stage.name for stage in plan.stages] == ["fast", "slow"]
     assert plan.mirrored
     assert not plan.left_out
+
+
+def test_pictures_that_may_not_be_mirrored_are_not() -> None:
+    plan = plan_frozen([SLOW, FAST], SPLITS, seconds=3600, mirrors=False)
+    assert not plan.mirrored
+    assert plan.left_out == ()
+
+
+def test_all_of_the_time_is_there_where_nothing_follows() -> None:
+    both = sum(frozen_seconds(speed, SPLITS, mirrored=False) for speed in (FAST, SLOW))
+    plan = plan_frozen([SLOW, FAST], SPLITS, seconds=both / FROZEN_ALONE + 1, part=FROZEN_ALONE)
+    assert [stage.name for stage in plan.stages] == ["fast", "slow"]
 
 
 def test_mirror_images_are_left_out_first_then_the_dearest() -> None:

@@ -33,6 +33,7 @@ class Study:
         self.text = folder / f"{self.kind}.txt"
         self.figure = folder / "figures" / figure
         self.runs = folder / "runs"
+        self.lock = folder / ".lock"
 
     def run(self, name: str) -> Run:
         """The run of that name."""

@@ -10,6 +10,9 @@ from darkroom.config import MemoryFormat, Precision
 FROZEN_PART = 0.5
 """Most of the budget that goes into features of networks as they are; the rest trains."""
 
+FROZEN_ALONE = 0.8
+"""The same where nothing is trained afterwards; the rest opens the test split."""
+
 SETTLE_SECONDS = 10.0
 """Of loading a network before its features are computed, and of fitting its last layer to them."""
 
@@ -111,17 +114,19 @@ def frozen_seconds(speed: Speed, splits: Splits, *, mirrored: bool) -> float:
     return SETTLE_SECONDS + features + measuring_seconds(speed.answer, splits.validation)
 
 
-def plan_frozen(speeds: Sequence[Speed], splits: Splits, *, seconds: float) -> Plan:
+def plan_frozen(
+    speeds: Sequence[Speed], splits: Splits, *, seconds: float, part: float = FROZEN_PART, mirrors: bool = True
+) -> Plan:
     """Features of as many backbones as fit into their part of `seconds`, the cheapest first.
 
-    Those of mirror images are computed too if there is time for all.
+    If a mirror image is of the same class, as `mirrors` tells, its features are computed too if there is time for all.
     """
     ordered = sorted(speeds, key=lambda speed: frozen_seconds(speed, splits, mirrored=True))
-    budget = FROZEN_PART * seconds
+    budget = part * seconds
     stages: list[Stage] = []
     left_out: list[str] = []
-    mirrored = sum(frozen_seconds(speed, splits, mirrored=True) for speed in ordered) <= budget
-    if speeds and not mirrored:
+    mirrored = mirrors and sum(frozen_seconds(speed, splits, mirrored=True) for speed in ordered) <= budget
+    if speeds and mirrors and not mirrored:
         left_out.append("left out: features of mirror images, for want of time")
     for speed in ordered:
         cost = frozen_seconds(speed, splits, mirrored=mirrored)
