@@ -6,6 +6,7 @@ import pytest
 
 from darkroom.comparison.plan import (
     ANSWERED,
+    FIT_SECONDS,
     FROZEN_ALONE,
     FROZEN_PART,
     LEAST_EPOCHS,
@@ -15,6 +16,7 @@ from darkroom.comparison.plan import (
     Plan,
     Speed,
     Splits,
+    fitting_seconds,
     frozen_seconds,
     measuring_seconds,
     opening_seconds,
@@ -30,8 +32,14 @@ FAST, SLOW = Speed("fast", 0.01, 0.02, 0.03), Speed("slow", 0.1, 0.2, 0.3)
 
 def test_what_features_cost() -> None:
     rest = SETTLE_SECONDS + OVERHEAD_SECONDS + 0.02 * (2 * 200 + ANSWERED)
-    assert frozen_seconds(FAST, SPLITS, mirrored=False) == pytest.approx(0.01 * 1200 + rest)
-    assert frozen_seconds(FAST, SPLITS, mirrored=True) == pytest.approx(0.01 * 2200 + rest)
+    plain, mirrored = rest + fitting_seconds(1000), rest + fitting_seconds(2000)
+    assert frozen_seconds(FAST, SPLITS, mirrored=False) == pytest.approx(0.01 * 1200 + plain)
+    assert frozen_seconds(FAST, SPLITS, mirrored=True) == pytest.approx(0.01 * 2200 + mirrored)
+
+
+def test_a_last_layer_is_fitted_to_some_rows_several_times_and_to_all_once() -> None:
+    assert fitting_seconds(1000) == pytest.approx(FIT_SECONDS * 6000)
+    assert fitting_seconds(100_000) == pytest.approx(FIT_SECONDS * 125_000)
 
 
 def test_pictures_are_answered_by_network_and_graph() -> None:
@@ -83,7 +91,7 @@ def test_trainings_share_equally() -> None:
     ]
     assert all(stage.seconds == pytest.approx(1000) for stage in plan.stages)
     epoch = 0.03 * 1000 + 0.01 * 200
-    left = 1000 - measuring_seconds(0.02, 200)
+    left = 1000 - measuring_seconds(0.02, 200) - fitting_seconds(2000)
     assert plan.stages[1].epochs == pytest.approx(left / epoch)
     late = plan_trainings([FAST, SLOW], SPLITS, ours=True, mirrored=False, seconds=3000)
     assert late.stages[1].epochs == pytest.approx((left - 0.01 * 1000) / epoch), "features of mirror images come first"

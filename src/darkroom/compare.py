@@ -304,19 +304,22 @@ def _train_all(contest: Contest) -> list[str]:
     speeds, splits, ours = contest.speeds, contest.splits, OURS in contest.entrants
     mirrors = may_mirror(suitable_size(contest.manifest))
     part = plan.FROZEN_PART if ours or contest.config.finetune else plan.FROZEN_ALONE
+    # The test split is opened for the chosen network and for ours, whichever they will be.
+    opening = ours * plan.opening_seconds(0.0, splits)
+    fastest = min((speed.answer for speed in speeds.values()), default=0.0)
+    at_least = opening + plan.opening_seconds(fastest, splits)
     first = contest.planned(
         "frozen",
         lambda: plan.plan_frozen(
-            list(speeds.values()), splits, seconds=contest.seconds_left, part=part, mirrors=mirrors
+            list(speeds.values()), splits, seconds=contest.seconds_left - at_least, part=part, mirrors=mirrors
         ),
     )
     for stage in first.stages:
         contest.enter(stage, frozen=True, flip=None if first.mirrored else False)
     ranked = sorted(contest.entries, key=lambda entry: entry.rank, reverse=True)
     tuned = [speeds[entry.network] for entry in ranked[: contest.config.finetune]]
-    # The test split is opened for the chosen network and for ours, whichever they will be.
     slowest = max((speeds[entry.network].answer for entry in contest.entries), default=0.0)
-    held_back = plan.opening_seconds(slowest, splits) + ours * plan.opening_seconds(0.0, splits)
+    held_back = opening + plan.opening_seconds(slowest, splits)
     second = contest.planned(
         "trainings",
         lambda: plan.plan_trainings(
