@@ -286,6 +286,8 @@ def test_overwriting_with_what_cannot_be_trained_costs_nothing(
     [
         (["--seeds", "1"], "--seeds is 1"),
         (["--of", "ema", "ema"], "names ema twice"),
+        (["--of", "colour,ema"], "--of names colour: give some of augmentation, flip,"),
+        (["--of", "ema,label_smoothing,ema"], "names ema twice"),
         (["--of", "width", "--model", "resnet18"], "--of width is for our own network, not for resnet18"),
     ],
 )

@@ -202,6 +202,13 @@ def test_two_folders_of_one_name_are_refused(data: Path, tmp_path: Path) -> None
         compare(str(data), tmp_path / "out", data_config=DataConfig(), config=CompareConfig(models=twins))
 
 
+def test_two_names_of_one_folder_are_refused(data: Path, tmp_path: Path) -> None:
+    """Their runs would lie in one folder, and the second would be taken for the first."""
+    twins = (write_backbone(tmp_path / "a" / "tiny one"), write_backbone(tmp_path / "b" / "Tiny-one"))
+    with pytest.raises(UsageError, match="has the name of another network"):
+        compare(str(data), tmp_path / "out", data_config=DataConfig(), config=CompareConfig(models=twins))
+
+
 def test_a_folder_may_not_be_called_as_our_network_is(data: Path, tmp_path: Path) -> None:
     given = write_backbone(tmp_path / "cnn")
     with pytest.raises(UsageError, match="is called 'cnn', as our own network is: give the folder another name"):

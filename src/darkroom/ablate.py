@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from darkroom import files, workflow
 from darkroom.comparison.folder import Ablation, begun_with, plain, require_same_data, require_same_pictures
@@ -53,12 +53,13 @@ class Variant:
 
 def factors_of(config: AblateConfig, model: str) -> tuple[Factor, ...]:
     """What is varied; raises `UsageError` where a network that is not ours has nothing of the kind."""
+    given = cast("tuple[Factor, ...]", config.of)  # which checks them
     if model == OURS:
-        return config.of or FACTORS
-    for factor in config.of:
+        return given or FACTORS
+    for factor in given:
         if factor in OF_OURS:
             raise UsageError(f"--of {factor} is for our own network, not for {model}: leave one of them out")
-    return config.of or tuple(factor for factor in FACTORS if factor not in OF_OURS)
+    return given or tuple(factor for factor in FACTORS if factor not in OF_OURS)
 
 
 def variants_of(factor: Factor, base: Mapping[str, Any], *, model: str = OURS) -> list[Variant]:
@@ -173,8 +174,8 @@ def _carried_out(series: Series) -> dict[str, Any]:
             values = series.accuracies(variant.what, variant.changes)
         except TrainingStoppedError:
             raise
-        except TrainingError as error:  # such as one that diverges
-            left_out.append(f"left out: {variant.what}, which failed: {error}")
+        except (TrainingError, MemoryError, RuntimeError) as error:  # such as one that diverges
+            left_out.append(f"left out: {variant.what}, which failed: {' '.join(str(error).split())}")
             say(left_out[-1])
         else:
             rows.append({**asdict(variant), "accuracies": values, **asdict(effect(values, base))})

@@ -12,6 +12,7 @@ from darkroom.bundle import INFO_FILE, BundleInfo
 from darkroom.comparison.folder import (
     Comparison,
     begun_with,
+    folder_name,
     plain,
     require_same_data,
     require_same_pictures,
@@ -322,13 +323,7 @@ def _train_all(contest: Contest) -> list[str]:
     held_back = opening + plan.opening_seconds(slowest, splits)
     second = contest.planned(
         "trainings",
-        lambda: plan.plan_trainings(
-            tuned,
-            splits,
-            ours=ours,
-            mirrored=first.mirrored or not mirrors,
-            seconds=contest.seconds_left - held_back,
-        ),
+        lambda: plan.plan_trainings(tuned, splits, ours=ours, seconds=contest.seconds_left - held_back),
     )
     for number, stage in enumerate(second.stages):
         share = (contest.seconds_left - held_back) / (len(second.stages) - number)
@@ -452,7 +447,7 @@ def _entrants(config: CompareConfig) -> dict[str, "Candidate"]:
     entrants: dict[str, Candidate] = {}
     for given in config.models or _default_models():
         entrant = candidate(given, random_weights=config.random_weights and given != OURS)
-        if entrant.kind in entrants:
+        if folder_name(entrant.kind).lower() in {folder_name(kind).lower() for kind in entrants}:
             raise UsageError(f"--models {given} has the name of another network, {entrant.kind}: rename the folder")
         if isinstance(entrant, Pretrained) and not config.random_weights:
             from darkroom.models.backbones import require_weights

@@ -83,10 +83,10 @@ class Plan:
     """What is done in which order, and what is not."""
 
     stages: tuple[Stage, ...]
-    mirrored: bool
-    """Whether the features of mirror images are computed too."""
     left_out: tuple[str, ...]
     """Sentences for people."""
+    mirrored: bool = False
+    """Whether the frozen stage computes features of mirror images, too."""
     overrun: float = 0.0
     """Seconds that the stages are expected to take beyond those that there are."""
 
@@ -154,20 +154,19 @@ def plan_frozen(
             left_out.append(
                 f"left out: {speed.name}, whose features alone would take {_clock(cost)}: give more --minutes"
             )
-    return Plan(tuple(stages), mirrored, tuple(left_out), _overrun(stages, seconds))
+    return Plan(tuple(stages), tuple(left_out), mirrored, _overrun(stages, seconds))
 
 
-def plan_trainings(tuned: Sequence[Speed], splits: Splits, *, ours: bool, mirrored: bool, seconds: float) -> Plan:
+def plan_trainings(tuned: Sequence[Speed], splits: Splits, *, ours: bool, seconds: float) -> Plan:
     """Equal shares of `seconds` for our network, if it takes part, and for fine-tuning each of `tuned`.
 
-    Each share bears its own evaluation and export, and the features of mirror images where these are not `mirrored`
-    yet; the answers to the test split are held back from the whole.
+    Each share bears its own evaluation and export; the answers to the test split are held back from the whole.
     """
     left_out: list[str] = []
     tuned = list(tuned)
     while True:
         share = seconds / max(1, len(tuned) + ours)
-        epochs = {speed.name: _epochs(share, speed, splits, mirrored=mirrored) for speed in tuned}
+        epochs = {speed.name: _epochs(share, speed, splits) for speed in tuned}
         short = [speed for speed in tuned if epochs[speed.name] < LEAST_EPOCHS]
         if not short:
             break
@@ -176,7 +175,7 @@ def plan_trainings(tuned: Sequence[Speed], splits: Splits, *, ours: bool, mirror
     share = max(share, LEAST_SECONDS + OVERHEAD_SECONDS)
     stages = [Stage("cnn", "from scratch", share)] if ours else []
     stages += [Stage(speed.name, "fine-tuned", share, epochs[speed.name]) for speed in tuned]
-    return Plan(tuple(stages), mirrored, tuple(left_out), _overrun(stages, seconds))
+    return Plan(tuple(stages), tuple(left_out), overrun=_overrun(stages, seconds))
 
 
 def training_seconds(share: float, answer: float, splits: Splits) -> float:
@@ -189,10 +188,9 @@ def opening_seconds(answer: float, splits: Splits) -> float:
     return measuring_seconds(answer, splits.validation + splits.test)
 
 
-def _epochs(share: float, speed: Speed, splits: Splits, *, mirrored: bool) -> float:
+def _epochs(share: float, speed: Speed, splits: Splits) -> float:
     epoch = speed.step * splits.train + speed.forward * splits.validation
-    features = 0.0 if mirrored else speed.forward * splits.train
-    ahead = features + fitting_seconds(2 * splits.train)  # of the last layer that it begins with
+    ahead = fitting_seconds(2 * splits.train)  # of the last layer that it begins with
     return max(0.0, training_seconds(share, speed.answer, splits) - ahead) / epoch
 
 

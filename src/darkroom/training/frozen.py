@@ -40,7 +40,7 @@ BLOCK = 256
 """Pictures in one file of features: all that a killed process loses."""
 
 TIMED = 8
-"""Pictures that tell how long the features of all will take."""
+"""Pictures that tell how long the features of all will take, on a processor."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,30 @@ class Probe:
             network.get_parameter("head.bias").copy_(torch.from_numpy(self.bias))
 
 
-def train_probe(extraction: "Extraction", *, mirrored: bool) -> Probe:
-    """The best linear classifier on features of the training pictures and, if `mirrored`, of their mirror images."""
+def train_probe(extraction: "Extraction", *, mirrored: bool, balanced: bool = False) -> Probe:
+    """The best linear classifier on features of the training pictures and, if `mirrored`, of their mirror images.
+
+    If `balanced`, each class weighs as much as any other, however many pictures it has.
+    """
     manifest = extraction.dataset.manifest
     train, validation = manifest.indices("train"), manifest.indices("validation")
     features = extraction.features(train, mirrored=mirrored)
     judged = extraction.features(validation, mirrored=False)
     labels = manifest.labels()
     say(f"Fitting a linear classifier on {features.shape[2]:,} features of {len(train):,} pictures")
-    return fit_probe(features, labels[train], judged[:, 0], labels[validation], classes=len(manifest.classes))
+    classes = len(manifest.classes)
+    return fit_probe(features, labels[train], judged[:, 0], labels[validation], classes=classes, balanced=balanced)
 
 
-def fit_probe(features: Features, labels: Labels, judged: Features, judged_labels: Labels, *, classes: int) -> Probe:
+def fit_probe(
+    features: Features,
+    labels: Labels,
+    judged: Features,
+    judged_labels: Labels,
+    *,
+    classes: int,
+    balanced: bool = False,
+) -> Probe:
     """Logistic regression on features (N, V, F) of V views a picture; its penalty is chosen by log loss on `judged`.
 
     Features are standardised for it, which is undone in the weights that are returned.
@@ -82,19 +94,20 @@ def fit_probe(features: Features, labels: Labels, judged: Features, judged_label
     rows, judged = (rows - mean) / deviation, (judged - mean) / deviation
     some = np.random.default_rng(0).permutation(len(rows))[:CHOOSING]
     tried = {
-        penalty: _score(_fit(rows[some], wanted[some], penalty, classes), judged, judged_labels)
+        penalty: _score(_fit(rows[some], wanted[some], penalty, classes, balanced), judged, judged_labels)
         for penalty in STRENGTHS
     }
     penalty = min(tried, key=lambda strength: tried[strength][1])
-    weight, bias = _fit(rows, wanted, penalty, classes)
+    weight, bias = _fit(rows, wanted, penalty, classes, balanced)
     accuracy, log_loss = _score((weight, bias), judged, judged_labels)
     weight = weight / deviation
     return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), penalty, accuracy, log_loss)
 
 
-def _fit(rows: Features, labels: Labels, penalty: float, classes: int) -> tuple[Weights, Weights]:
+def _fit(rows: Features, labels: Labels, penalty: float, classes: int, balanced: bool) -> tuple[Weights, Weights]:
     """Weights (K, F) and biases (K,); a class without pictures is never answered."""
-    model = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=ITERATIONS)
+    weights = "balanced" if balanced else None
+    model = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=ITERATIONS, class_weight=weights)
     model.fit(rows, labels)
     weight, bias = np.zeros((classes, rows.shape[1])), np.full(classes, -30.0)
     if len(model.classes_) == 2:  # which has weights of their difference only
@@ -163,7 +176,9 @@ class Extraction:
 
     def seconds_a_view(self) -> float:
         """What the features of one view take on this machine, the median of two batches."""
-        some = self.dataset.manifest.indices("train")[:TIMED]
+        on_processor = next(self.network.parameters()).device.type == "cpu"
+        number = TIMED if on_processor else batch_size_for(self.dataset.preprocessing.width)
+        some = self.dataset.manifest.indices("train")[:number]
         return median(timed(lambda: self._computed(some, mirror=False), seconds=0.0)) / len(some)
 
     def _blocks(self, ids: Labels, *, mirrored: bool) -> Iterator[_Block]:
