@@ -65,7 +65,6 @@ def clouds(number: int, *, classes: int = 3, seed: int = 0) -> tuple[np.ndarray,
     return features[:, None].astype(np.float32), labels
 
 
-@pytest.mark.parametrize("classes", [2, 3])
 def test_classes_weigh_alike_where_that_is_asked_for() -> None:
     """Two classes that overlap, one with nine times as many pictures."""
     generator = np.random.default_rng(0)
@@ -81,6 +80,7 @@ def test_classes_weigh_alike_where_that_is_asked_for() -> None:
     assert recall(balanced=True) > recall(balanced=False) + 0.2
 
 
+@pytest.mark.parametrize("classes", [2, 3])
 def test_the_probe_learns_what_is_linear(classes: int) -> None:
     (features, labels), (judged, wanted) = clouds(300, classes=classes), clouds(200, classes=classes, seed=1)
     probe = fit_probe(features, labels, judged[:, 0], wanted, classes=classes)

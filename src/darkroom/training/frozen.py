@@ -27,9 +27,11 @@ from darkroom.training.machine import Arithmetic, arrange, timed
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
+Fitted = tuple[Weights, Weights]
+"""Weights (K, F) and biases (K,)."""
 
-STRENGTHS = tuple(10.0**power for power in (-5, -4, -3, -2, -1))
-"""Penalties tried: of a squared weight, beside the mean loss of a picture, for features of unit variance."""
+STRENGTHS = tuple(10.0**power for power in (-1, -2, -3, -4, -5))
+"""Penalties tried, the strongest first: of a squared weight, beside a picture's mean loss, for features of unit variance."""
 
 CHOOSING = 5_000
 """Most rows on which the penalty is chosen; the last fit takes all."""
@@ -93,18 +95,29 @@ def fit_probe(
     mean, deviation = rows.mean(0), rows.std(0) + 1e-6
     rows, judged = (rows - mean) / deviation, (judged - mean) / deviation
     some = np.random.default_rng(0).permutation(len(rows))[:CHOOSING]
-    tried = {
-        penalty: _score(_fit(rows[some], wanted[some], penalty, classes, balanced), judged, judged_labels)
-        for penalty in STRENGTHS
-    }
-    penalty = min(tried, key=lambda strength: tried[strength][1])
-    weight, bias = _fit(rows, wanted, penalty, classes, balanced)
-    accuracy, log_loss = _score((weight, bias), judged, judged_labels)
+    penalty, fitted = _strongest_that_is_best(rows[some], wanted[some], judged, judged_labels, classes, balanced)
+    if len(rows) > len(some):
+        fitted = _fit(rows, wanted, penalty, classes, balanced)
+    accuracy, log_loss = _score(fitted, judged, judged_labels)
+    weight, bias = fitted
     weight = weight / deviation
     return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), penalty, accuracy, log_loss)
 
 
-def _fit(rows: Features, labels: Labels, penalty: float, classes: int, balanced: bool) -> tuple[Weights, Weights]:
+def _strongest_that_is_best(
+    rows: Features, labels: Labels, judged: Features, judged_labels: Labels, classes: int, balanced: bool
+) -> tuple[float, Fitted]:
+    """The penalty with the lowest log loss on `judged`, and what was fitted with it; weaker ones until it rises."""
+    least = np.inf
+    for penalty in STRENGTHS:
+        fitted = _fit(rows, labels, penalty, classes, balanced)
+        if (loss := _score(fitted, judged, judged_labels)[1]) >= least:
+            break
+        least, best = loss, (penalty, fitted)
+    return best
+
+
+def _fit(rows: Features, labels: Labels, penalty: float, classes: int, balanced: bool) -> Fitted:
     """Weights (K, F) and biases (K,); a class without pictures is never answered."""
     weights = "balanced" if balanced else None
     model = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=ITERATIONS, class_weight=weights)
@@ -118,7 +131,7 @@ def _fit(rows: Features, labels: Labels, penalty: float, classes: int, balanced:
     return weight, bias
 
 
-def _score(fitted: tuple[Weights, Weights], rows: Features, labels: Labels) -> tuple[float, float]:
+def _score(fitted: Fitted, rows: Features, labels: Labels) -> tuple[float, float]:
     """Accuracy and log loss."""
     weight, bias = fitted
     logits = torch.from_numpy(rows @ weight.T + bias)
