@@ -31,7 +31,7 @@ Fitted = tuple[Weights, Weights]
 """Weights (K, F) and biases (K,)."""
 
 STRENGTHS = tuple(10.0**power for power in (-1, -2, -3, -4, -5))
-"""Penalties tried, the strongest first: of a squared weight, beside a picture's mean loss, for features of unit variance."""
+"""Penalties tried, the strongest first: of a squared weight, beside the mean loss of a picture; features vary by 1."""
 
 CHOOSING = 5_000
 """Most rows on which the penalty is chosen; the last fit takes all."""
