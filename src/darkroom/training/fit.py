@@ -336,7 +336,8 @@ class Timer:
         began = self._now()
         yield
         self._last = self._now()
-        self._seconds = max(self._least, SPARING * (self._last - began))
+        if self._least:  # else it is wanted each time
+            self._seconds = max(self._least, SPARING * (self._last - began))
 
 
 def non_finite(what: str, settings: Settings) -> str:
