@@ -64,14 +64,14 @@ def test_what_the_user_gives_wins_even_when_it_is_nothing(size: int) -> None:
     settings = complete(GIVEN, image_size=size, pictures=5000)
     for field in dataclasses.fields(TrainConfig):
         place = settings if hasattr(settings, field.name) else settings.augmentation
-        if field.name != "recipe" and hasattr(place, field.name):
+        if field.name not in {"recipe", "layer_decay"} and hasattr(place, field.name):
             assert getattr(place, field.name) == getattr(GIVEN, field.name), field.name
 
 
 def test_the_whole_config_finds_a_place() -> None:
     settings = complete(TrainConfig(), image_size=32, pictures=5000)
     known = {*vars(settings), *vars(settings.augmentation)}
-    elsewhere = {"model", "minutes", "threads", "tensorboard", "refit", "compile"}
+    elsewhere = {"model", "minutes", "threads", "tensorboard", "refit", "compile", "frozen", "random_weights"}
     assert {field.name for field in dataclasses.fields(TrainConfig)} - known == elsewhere
     open_until_planned = {"ema_decay", "patience"}
     assert {name for name, value in vars(settings).items() if value is None} == open_until_planned
@@ -110,6 +110,26 @@ def test_each_optimiser_has_a_rate_of_its_own(recipe: str) -> None:
     }
     assert rates["adamw"] < 0.1 * rates["muon"]
     assert rates["adamw"] < 0.1 * rates["sgd"]
+
+
+def test_what_was_learned_already_is_changed_slowly_by_any_optimiser() -> None:
+    settings = {
+        name: complete(TrainConfig(model="resnet18", optimiser=name), image_size=224, pictures=5000)  # type: ignore[arg-type]
+        for name in ("sgd", "adamw")
+    }
+    assert settings["sgd"].learning_rate > 3 * settings["adamw"].learning_rate
+    from_scratch = complete(TrainConfig(optimiser="sgd"), image_size=224, pictures=5000)
+    assert settings["sgd"].learning_rate < 0.5 * from_scratch.learning_rate
+    given = complete(TrainConfig(model="resnet18", learning_rate=0.5), image_size=224, pictures=5000)
+    assert given.learning_rate == 0.5
+
+
+def test_layers_that_have_learned_nothing_learn_alike() -> None:
+    options = {"image_size": 224, "pictures": 5000}
+    assert complete(TrainConfig(model="resnet18"), **options).layer_decay < 1
+    assert complete(TrainConfig(model="resnet18", random_weights=True), **options).layer_decay == 1
+    asked = TrainConfig(model="resnet18", random_weights=True, layer_decay=0.5)
+    assert complete(asked, **options).layer_decay == 0.5
 
 
 def test_settings_survive_json() -> None:

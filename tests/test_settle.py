@@ -1,5 +1,6 @@
 """What is decided before a training: the network of the ladder that the minutes allow, and a stem fitted to data."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ from darkroom.errors import UsageError
 from darkroom.models import cnn
 from darkroom.training import machine
 from darkroom.training.budget import AIM, Speed
+from darkroom.training.candidates import Ours
 from darkroom.training.distributed import Team
 from darkroom.training.launch import Place
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import LADDERS, Settings
-from darkroom.training.settle import Probe, settle
-from darkroom.training.train import new_network
+from darkroom.training.settle import FASTEST, Probe, settle
 from training import draw_folder
 
 BEST = LADDERS["best"]
@@ -125,6 +126,21 @@ def test_what_is_fastest_is_measured_once_so_that_a_second_training_computes_ali
     assert bf16(tmp_path / "a file" / "below"), "a cache that cannot be written stops nothing"
 
 
+@pytest.mark.parametrize("nonsense", [{}, [], "yes", {"bf16": 1, "channels_last": True, "threads": 1}])
+def test_what_is_remembered_is_measured_again_where_it_makes_no_sense(
+    dataset: DataSet, tmp_path: Path, nonsense: object
+) -> None:
+    config, data_config = TrainConfig(epochs=1, threads=1), DataConfig(cache=tmp_path)
+    first = settle(dataset, data_config=data_config, config=config)["training"]["arithmetic"]
+    memory = tmp_path / FASTEST
+    sense = memory.read_text()
+    memory.write_text(json.dumps(dict.fromkeys(json.loads(sense), nonsense)))
+    assert settle(dataset, data_config=data_config, config=config)["training"]["arithmetic"].keys() == first.keys()
+    (mended,) = json.loads(memory.read_text()).values()
+    assert mended.keys() == {"bf16", "channels_last", "threads"}
+    assert mended["threads"] == 1
+
+
 def test_compiling_is_refused_with_several_processes(dataset: DataSet) -> None:
     team = Team(Place(rank=0, size=2, local_rank=0, local_size=2))
     with pytest.raises(UsageError, match="--compile is not tried with several processes"):
@@ -163,7 +179,7 @@ def test_a_new_network_has_a_stem_fitted_to_training_pictures_only(dataset: Data
     assert architecture.stem == "whitening"
 
     def stem(dataset: DataSet) -> torch.Tensor:
-        network = new_network(dataset, architecture, seed=0, mean=(100,) * 3, std=(50,) * 3)
+        network = Ours().new(dataset, architecture, seed=0, normalisation=((100,) * 3, (50,) * 3))
         return network.get_submodule("stem.0").weight.detach()
 
     fitted = stem(dataset)

@@ -19,11 +19,20 @@ from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.config import DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.comparison.folder import Ablation, Comparison, Study
+from darkroom.config import (
+    AblateConfig,
+    CompareConfig,
+    DataConfig,
+    ExportConfig,
+    ServeConfig,
+    StorageConfig,
+    TrainConfig,
+)
 from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
-from darkroom.training.launch import place
+from darkroom.training import launch
 
 EXIT_ERROR = 2
 EXIT_STOPPED = 130
@@ -31,7 +40,11 @@ EXIT_STOPPED = 130
 
 FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
 
-SERVING_PACKAGES = ("flask", "onnxruntime", "waitress")
+EXTRAS = {
+    **dict.fromkeys(("flask", "onnxruntime", "waitress"), "serve"),
+    **dict.fromkeys(("timm", "huggingface_hub", "torchvision"), "transfer"),
+}
+"""The extra that brings a package; of all others it is `train`."""
 
 app = cyclopts.App(
     name="darkroom",
@@ -49,6 +62,8 @@ Training = Annotated[TrainConfig, Parameter(name="*")]
 Flag = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Serving = Annotated[ServeConfig, Parameter(name="*")]
+Comparing = Annotated[CompareConfig, Parameter(name="*", consume_multiple=True)]
+Ablating = Annotated[AblateConfig, Parameter(name="*", consume_multiple=True)]
 Exporting = Annotated[ExportConfig, Parameter(name="*")]
 
 DATA = DataConfig()
@@ -56,6 +71,8 @@ STORAGE = StorageConfig()
 TRAINING = TrainConfig()
 SERVING = ServeConfig()
 EXPORTING = ExportConfig()
+ABLATING = AblateConfig()
+COMPARING = CompareConfig()
 
 
 @app.command
@@ -267,6 +284,107 @@ def run(
     print("\n" + "\n".join(run_lines(folder, program=_program())))
 
 
+@app.command
+def compare(
+    data: str,
+    /,
+    *,
+    out: Path | None = None,
+    resume: Flag = False,
+    overwrite: Flag = False,
+    data_config: Data = DATA,
+    comparison: Comparing = COMPARING,
+) -> None:
+    """Train several networks in one budget, and choose one of them for stated reasons.
+
+    Parameters
+    ----------
+    data
+        The data set.
+    out
+        Folder of the comparison; runs/NAME-compared when not given.
+    resume
+        Go on with an interrupted comparison: what has ended stays.
+    overwrite
+        Delete the comparison that is in the folder.
+    """
+    from darkroom.compare import compare as compare_networks
+
+    if out is None and resume:
+        raise UsageError("--resume needs --out: name the folder that is to go on")
+    folder = out or workflow.free_folder(data, "-compared")
+    with _resumable("compare", data, Comparison(folder), data_config):
+        compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
+    print("\n" + Comparison(folder).text.read_text(encoding="utf-8"))
+    print(f"{folder}\nserve the choice: {_program()} serve {shlex.quote(str(folder))}")
+
+
+@app.command
+def ablate(
+    data: str,
+    /,
+    *,
+    out: Path | None = None,
+    resume: Flag = False,
+    overwrite: Flag = False,
+    data_config: Data = DATA,
+    training: Training = TRAINING,
+    ablation: Ablating = ABLATING,
+) -> None:
+    """Vary one thing at a time in trainings of equal budget, over several seeds, and tell what each is worth.
+
+    Parameters
+    ----------
+    data
+        The data set.
+    out
+        Folder of the ablation; runs/NAME-ablated when not given.
+    resume
+        Go on with an interrupted ablation: trainings that have ended stay.
+    overwrite
+        Delete the ablation that is in the folder.
+    """
+    from darkroom.ablate import ablate as ablate_training
+    from darkroom.ablate import lines
+
+    if out is None and resume:
+        raise UsageError("--resume needs --out: name the folder that is to go on")
+    folder = out or workflow.free_folder(data, "-ablated")
+    with _resumable("ablate", data, Ablation(folder), data_config):
+        content = ablate_training(
+            data,
+            folder,
+            data_config=data_config,
+            training=training,
+            config=ablation,
+            resume=resume,
+            overwrite=overwrite,
+        )
+    print("\n" + "\n".join(lines(content)))
+    print(folder)
+
+
+weights = cyclopts.App(name="weights", help="Weights of pre-trained networks.")
+app.command(weights)
+
+
+@weights.command
+def fetch(name: str, /, *, to: Path) -> None:
+    """Fetch the weights of a network into a folder, to bring them to a machine without a network.
+
+    Parameters
+    ----------
+    name
+        A network that timm knows, such as resnet50.
+    to
+        A new folder; give it as `local-dir:FOLDER`.
+    """
+    from darkroom.models import backbones
+
+    backbones.save(backbones.find(name), to)
+    print(f"{to}\nuse it: --model {backbones.LOCAL}{to}")
+
+
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
@@ -306,13 +424,16 @@ def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:
 
 
 @contextmanager
-def _resumable(command: str, data: str, run: Run, config: DataConfig) -> Iterator[None]:
+def _resumable(command: str, data: str, place: Run | Study, config: DataConfig) -> Iterator[None]:
+    """Say what to type to go on with what was stopped, in a training or, once it has begun, anywhere else."""
     try:
         yield
-    except TrainingStoppedError as error:
-        called = "torchrun … -m darkroom" if place().size > 1 else shlex.quote(_program())
-        again = shlex.join([command, data, "--out", str(run.folder), "--resume", *_storage(config)])
-        raise TrainingStoppedError(f"{error}; go on with: {called} {again}") from error
+    except (TrainingStoppedError, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and not place.begun:
+            raise
+        called = "torchrun … -m darkroom" if launch.place().size > 1 else shlex.quote(_program())
+        again = shlex.join([command, data, "--out", str(place.folder), "--resume", *_storage(config)])
+        raise TrainingStoppedError(f"{str(error) or 'stopped'}; go on with: {called} {again}") from error
 
 
 def _program() -> str:
@@ -346,7 +467,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except ModuleNotFoundError as error:
-        extra = "serve" if error.name in SERVING_PACKAGES else "train"
+        extra = EXTRAS.get(error.name or "", "train")
         _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
     except MemoryError:
         _leave(f"error: {FULL}", EXIT_ERROR)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import platformdirs
 
@@ -14,12 +14,19 @@ CACHE_FOLDER = Path(platformdirs.user_cache_dir("darkroom"))
 INT8_BOUND = 0.3
 """Points of accuracy."""
 
-Recipe = Literal["auto", "quick", "best", "photo"]
+OURS = "cnn"
+"""The name of our own network; every other one is a backbone's."""
+
+Recipe = Literal["auto", "quick", "best", "photo", "transfer"]
 Optimiser = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["linear", "one-cycle", "cosine", "plateau"]
 Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
 Precision = Literal["auto", "fp32", "bf16"]
 Views = Literal[1, 2, 6]
+Factor = Literal[
+    "augmentation", "flip", "optimiser", "schedule", "label-smoothing", "ema", "width", "convolutions", "dropout"
+]
+Preference = Literal["latency", "accuracy", "size"]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
 
 
@@ -68,11 +75,16 @@ class DataConfig(StorageConfig):
 class TrainConfig:
     """How a network is trained; what is not given comes from the recipe."""
 
-    model: str = "cnn"
-    """The network to train: `cnn`, our own, from scratch."""
+    model: str = OURS
+    """The network to train: `cnn`, our own, from scratch; the name of one that timm knows, pre-trained on ImageNet; or
+    `local-dir:PATH`, a folder with such a network and its weights."""
+    frozen: bool = False
+    """Leave the layers of a pre-trained network as they are, and train a new last one on their features."""
+    random_weights: bool = False
+    """Begin a network of timm's with random weights instead of those from ImageNet."""
     recipe: Recipe = "auto"
-    """A set of defaults for all that follows: `quick` (up to 64 pixels), `best` (for longer trainings), `photo`, or
-    `auto`: quick or photo, by size."""
+    """A set of defaults for all that follows: `quick` (up to 64 pixels), `best` (for longer trainings), `photo`,
+    `transfer` (for pre-trained networks), or `auto`: by network and size."""
     minutes: float | None = None
     """Time budget for training, validation included: speed is measured first, then the epochs are planned."""
     epochs: int | None = None
@@ -89,6 +101,8 @@ class TrainConfig:
     """Weight decay, decoupled for AdamW; not applied to biases, normalisation, and filters under Muon."""
     momentum: float | None = None
     """Momentum of SGD and Muon, first beta of AdamW."""
+    layer_decay: float | None = None
+    """Factor on the learning rate from each layer of a pre-trained network to the one below; 1 turns it off."""
     schedule: Schedule | None = None
     """Linear to zero, one cycle (linear up first), cosine with warm-up, or down on a plateau of validation."""
     label_smoothing: float | None = None
@@ -146,6 +160,33 @@ class TrainConfig:
             self.minutes is None or 0 < self.minutes <= longest,
             f"--minutes is {self.minutes}: give more than 0, up to {longest} (a month)",
         )
+        ours = self.model == OURS
+        for option, given in (("frozen", self.frozen), ("random-weights", self.random_weights)):
+            check(
+                not (ours and given), f"--{option} is for pre-trained networks: give one with --model, or leave it out"
+            )
+        check(
+            self.recipe == "auto" or ours == (self.recipe != "transfer"),
+            f"--recipe {self.recipe} and --model {self.model} do not fit: leave --recipe out",
+        )
+        check(
+            not ours or self.layer_decay is None,
+            "--layer-decay is for pre-trained networks: give one with --model, or leave it out",
+        )
+        for option in ("width", "convolutions"):
+            check(
+                ours or getattr(self, option) is None,
+                f"--{option} is for our own network, not for {self.model}: leave one of them out",
+            )
+        check(ours or not self.refit, f"--refit is for our own network, not for {self.model}: leave one of them out")
+        check(
+            ours or self.optimiser != "muon",
+            f"--optimiser muon rescales the filters that {self.model} has learned: give adamw or sgd",
+        )
+        check(
+            not self.frozen or (self.minutes is None and self.epochs is None),
+            "--frozen has no epochs: leave --minutes and --epochs out",
+        )
         check(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: give at least 1")
         check(self.batch_size is None or self.batch_size >= 2, f"--batch-size is {self.batch_size}: give at least 2")
         check(
@@ -174,6 +215,7 @@ class TrainConfig:
         for option in ("momentum", "ema_decay", "label_smoothing", "dropout"):
             self._check_range(option, 0, 0.99999)
         self._check_range("width", 0.05, 16)
+        self._check_range("layer_decay", 0.01, 1)
         self._check_range("colour_jitter", 0, 1)
         self._check_range("crop_scale", 0.01, 1)
         self._check_range("resize_from", 0.5, 1)
@@ -183,6 +225,50 @@ class TrainConfig:
         option = "--" + field.replace("_", "-")
         wanted = f"a value from {low:g} to {high:g}" if high < math.inf else f"a number from {low:g} on"
         check(value is None or (low <= value <= high and value < math.inf), f"{option} is {value}: give {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Which networks are compared, for how long, and what decides."""
+
+    models: tuple[str, ...] = ()
+    """Networks: `cnn`, names that timm knows, or `local-dir:PATH`; a short list that suits the machine if not given."""
+    minutes: float = 15.0
+    """Time for everything: measuring, features, training, evaluation and export."""
+    prefer: Preference = "latency"
+    """What decides among networks that are close to the most accurate one; or accuracy alone."""
+    finetune: int = 2
+    """How many of the best pre-trained networks are trained further as a whole."""
+    random_weights: bool = False
+    """Begin networks of timm's with random weights instead of those from ImageNet."""
+
+    def __post_init__(self) -> None:
+        longest = 60 * 24 * 30
+        check(0 < self.minutes <= longest, f"--minutes is {self.minutes}: give more than 0, up to {longest} (a month)")
+        check(self.finetune >= 0, f"--finetune is {self.finetune}: give 0 or more")
+        twice = sorted({name for name in self.models if self.models.count(name) > 1})
+        check(not twice, f"--models names {', '.join(twice)} twice: name each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig:
+    """What is varied, one thing at a time, and how often."""
+
+    of: tuple[str, ...] = ()
+    """What is taken away or exchanged, each in trainings of its own: augmentation, flip, optimiser, schedule,
+    label-smoothing, ema, width, convolutions, dropout, with spaces or commas between; if not given, all but flip,
+    convolutions and dropout, and width of our own network only."""
+    seeds: int = 3
+    """Trainings of each kind, with seeds from --seed on; the same seed has the same split."""
+
+    def __post_init__(self) -> None:
+        check(2 <= self.seeds <= 100, f"--seeds is {self.seeds}: give 2 to 100, since one training tells of no spread")
+        names = [name.replace("_", "-") for given in self.of for name in given.split(",") if name]
+        unknown = [name for name in names if name not in get_args(Factor)]
+        check(not unknown, f"--of names {', '.join(unknown)}: give some of {', '.join(get_args(Factor))}")
+        object.__setattr__(self, "of", tuple(names))
+        twice = sorted({name for name in self.of if self.of.count(name) > 1})
+        check(not twice, f"--of names {', '.join(twice)} twice: name each once")
 
 
 @dataclass(frozen=True, kw_only=True)

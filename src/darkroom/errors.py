@@ -7,6 +7,7 @@
     │   ├── DownloadError         a download failed or has the wrong checksum
     │   └── ImageError            one picture cannot be decoded
     ├── RunError                  a run folder is missing, incomplete, or belongs to other data
+    ├── ModelError                a network is unknown, or its weights are not at hand
     ├── TrainingError             training cannot go on (a loss that is not finite)
     │   └── TrainingStoppedError  the user stopped it; it can be resumed (exit code 130)
     ├── ExportError               the exported graph does not answer as the network does
@@ -43,6 +44,10 @@ class ImageError(DataError):
 
 class RunError(DarkroomError):
     """A run folder is missing, incomplete, or belongs to other data."""
+
+
+class ModelError(DarkroomError):
+    """A network is unknown, or its weights are not at hand."""
 
 
 class TrainingError(DarkroomError):

@@ -106,13 +106,20 @@ def _data(config: Mapping[str, Any]) -> str:
 def _network(network: Mapping[str, Any]) -> str:
     views = network["views"]
     return (
-        f"{network['kind']} from scratch, {network['parameters']:,} parameters, "
+        f"{network['kind']} {_origin(network)}, {network['parameters']:,} parameters, "
         f"{network['multiply_adds'] / 1e6:,.1f} million multiply-adds a "
         + ("picture" if views == 1 else f"view, {views} views a picture")
     )
 
 
+def _origin(network: Mapping[str, Any]) -> str:
+    origin = network.get("origin") or {"random": True}
+    return "from scratch" if origin["random"] else "pre-trained"
+
+
 def _training(training: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    if not result["epochs"]:
+        return f"a new last layer on the network as it is, in {result['seconds']:.0f} s"
     early = " (stopped early)" if result["stopped_early"] else ""
     settings = training["settings"]
     return (

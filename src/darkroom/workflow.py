@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.comparison.folder import Ablation, Comparison, Study
 from darkroom.config import DataConfig, ExportConfig, TrainConfig
 from darkroom.errors import BundleError, RunError, UsageError
 from darkroom.progress import say
@@ -52,21 +53,30 @@ def train(
     config: TrainConfig,
     resume: bool = False,
     overwrite: bool = False,
+    dataset: "DataSet | None" = None,
 ) -> None:
     """Prepare a data set and train a network on it, or go on with a training that was interrupted.
 
-    Where torchrun started several processes, each calls this: one prepares and writes, all train.
+    Who has prepared the `dataset` already, as this network wants it, gives it. Where torchrun started several
+    processes, each calls this: one prepares and writes, all train.
     """
-    if config.model != "cnn":
-        raise UsageError(f"--model is {config.model}: only cnn, our own network, can be trained so far")
     leads = launch.place().leads
     if leads:
         claim(run, resume=resume, overwrite=overwrite)
-    with _held(run) if leads else nullcontext():
-        _train(data, run, data_config, config, resume=resume, overwrite=overwrite)
+    with held(run) if leads else nullcontext():
+        _train(data, run, data_config, config, resume=resume, overwrite=overwrite, dataset=dataset)
 
 
-def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+def _train(
+    data: str,
+    run: Run,
+    data_config: DataConfig,
+    config: TrainConfig,
+    *,
+    resume: bool,
+    overwrite: bool,
+    dataset: "DataSet | None",
+) -> None:
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
     from darkroom.training.distributed import joined
@@ -76,7 +86,7 @@ def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *,
     with joined() as team:
         begun = None
         if team.leads:
-            begun = _begun(data, run, data_config, config, team, resume=resume, overwrite=overwrite)
+            begun = _begun(data, run, data_config, config, team, resume=resume, overwrite=overwrite, dataset=dataset)
         with team.handed_out(run, goes_on=begun is not None) as shared:
             if shared is not None:
                 dataset = team.in_turn(lambda: begun or reopen(shared, data_config))
@@ -88,10 +98,19 @@ def _train(data: str, run: Run, data_config: DataConfig, config: TrainConfig, *,
 
 
 def _begun(
-    data: str, run: Run, data_config: DataConfig, config: TrainConfig, team: "Team", *, resume: bool, overwrite: bool
+    data: str,
+    run: Run,
+    data_config: DataConfig,
+    config: TrainConfig,
+    team: "Team",
+    *,
+    resume: bool,
+    overwrite: bool,
+    dataset: "DataSet | None",
 ) -> "DataSet | None":
     """The data set of a run that is ready to be trained further; None if it is trained already."""
     from darkroom.data.dataset import prepare, reopen
+    from darkroom.training.candidates import candidate
     from darkroom.training.illustrate import illustrate
     from darkroom.training.settle import settle
     from darkroom.training.train import begin, require_same
@@ -105,7 +124,9 @@ def _begun(
     else:
         if resume:
             say(f"{run.folder} holds nothing to resume: starting anew")
-        dataset = prepare(data, data_config)
+        if dataset is None:
+            entrant = candidate(config.model, random_weights=config.random_weights)
+            dataset = prepare(data, data_config, entrant.preprocessing)
         content = settle(dataset, data_config=data_config, config=config, team=team)
         if overwrite:  # only now: what cannot be trained must not cost the run that was there
             run.clear()
@@ -114,32 +135,37 @@ def _begun(
     return dataset
 
 
-def claim(run: Run, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds a run, unless the user says that it is to be resumed or replaced."""
+def claim(place: Run | Study, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that is taken, unless the user says that what it holds is to be resumed or replaced."""
+    folder, kind = place.folder, place.kind
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other: give one of them")
-    if run.folder.exists() and not run.folder.is_dir():
-        raise UsageError(f"--out {run.folder} is a file: give a folder")
-    if run.holds() and not run.begun:
-        raise UsageError(f"{run.folder} holds no run, but files that one would replace: give another --out")
-    if run.holds() and not (resume or overwrite):
-        raise RunError(f"{run.folder} already holds a run: --resume it, --overwrite it, or give another --out")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file: give a folder")
+    if place.holds() and not place.begun:
+        raise UsageError(f"{folder} holds no {kind}, but files that one would replace: give another --out")
+    if place.holds() and not (resume or overwrite):
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise RunError(f"{folder} already holds {article} {kind}: --resume it, --overwrite it, or give another --out")
 
 
-def evaluate(run: Run, *, split: str, data_config: DataConfig) -> dict[str, Any]:
-    """Measure a trained run on a split, and return the content of metrics.json."""
+def evaluate(run: Run, *, split: str, data_config: DataConfig, dataset: "DataSet | None" = None) -> dict[str, Any]:
+    """Measure a trained run on a split, and return the content of metrics.json; `dataset` as in `train`."""
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
 
     launch.refuse_several("evaluate")
-    dataset = reopen(run, data_config)
+    dataset = dataset or reopen(run, data_config)
     _require_finished(run)
-    with _held(run):
+    _use_threads(run)
+    with held(run):
         return evaluate_split(run, dataset, split=split)
 
 
-def export(run: Run, *, data_config: DataConfig, config: ExportConfig | None = None) -> Path:
-    """Write a bundle of a run; evaluates validation first where that has not been done."""
+def export(
+    run: Run, *, data_config: DataConfig, config: ExportConfig | None = None, dataset: "DataSet | None" = None
+) -> Path:
+    """Write a bundle of a run; evaluates validation first where that has not been done; `dataset` as in `train`."""
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
     from darkroom.export.int8_bundle import export_int8
@@ -147,14 +173,22 @@ def export(run: Run, *, data_config: DataConfig, config: ExportConfig | None = N
 
     launch.refuse_several("export")
     config = config or ExportConfig()
-    dataset = reopen(run, data_config)
+    dataset = dataset or reopen(run, data_config)
     _require_finished(run)
-    with _held(run):
+    _use_threads(run)
+    with held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
         if config.int8:
             return export_int8(run, dataset, bound=config.int8_bound).folder
         return export_bundle(run, dataset).folder
+
+
+def _use_threads(run: Run) -> None:
+    """Those that its training was granted, not those that it found fastest: the last digits of sums depend on them."""
+    from darkroom.training.machine import use_threads
+
+    use_threads(run.read_config()["training"]["requested"]["threads"])
 
 
 def _require_finished(run: Run) -> None:
@@ -198,7 +232,7 @@ def run_all(
 
 
 def bundle_of(model: str | Path) -> Path:
-    """The bundle that `model` is: its folder, that of a run which holds one, or the name of one shipped with darkroom.
+    """The bundle that `model` is: its folder, that of a run or comparison, or the name of one shipped with darkroom.
 
     What lies at that path comes first, but a folder that is neither run nor bundle hides no shipped model.
     """
@@ -219,17 +253,23 @@ def bundle_of(model: str | Path) -> Path:
 
 
 def _bundle_at(path: Path) -> Path | None:
-    """The bundle at `path`, itself or a run's; raises `BundleError` for a run that has none yet."""
+    """The bundle at `path`: itself, a run's, or that of a comparison's choice.
+
+    Raises:
+        BundleError: the run has none yet.
+        RunError: the comparison has chosen none yet.
+    """
     if (path / "bundle.json").is_file():
         return path
-    run = Run(path)
+    compared = Comparison(path)
+    run = compared.chosen if compared.begun else Run(path)
     if (run.bundle / "bundle.json").is_file():
         return run.bundle
     try:
         run.read_config()
     except RunError:
         return None
-    raise BundleError(f"the run {path} has no bundle yet: make it with `darkroom export {path}`")
+    raise BundleError(f"the run {run.folder} has no bundle yet: make it with `darkroom export {run.folder}`")
 
 
 def _near_models(path: Path, known: Iterable[str]) -> str:
@@ -243,32 +283,38 @@ def _near_models(path: Path, known: Iterable[str]) -> str:
 
 def free_run(data: str) -> Run:
     """A run folder named after the data that is not taken yet: runs/digits, runs/digits-2, …"""
+    return Run(free_folder(data))
+
+
+def free_folder(data: str, ending: str = "") -> Path:
+    """A folder named after the data, and `ending`, that is not taken yet: runs/digits-compared, …"""
     from darkroom.data.sources import ARCHIVE_SUFFIXES
 
     name = Path(data).name
-    endings = [ending for ending in (*ARCHIVE_SUFFIXES, ".csv") if name.lower().endswith(ending)]
+    endings = [suffix for suffix in (*ARCHIVE_SUFFIXES, ".csv") if name.lower().endswith(suffix)]
     name = re.sub(r"[^\w.-]+", "-", name[: len(name) - max(map(len, endings), default=0)]).strip("-.") or "run"
-    number = 1
-    while Run(folder := RUNS / (name if number == 1 else f"{name}-{number}")).holds():
+    number, folder = 1, RUNS / f"{name}{ending}"
+    while Run(folder).holds() or Comparison(folder).holds() or Ablation(folder).holds():
         number += 1
-    return Run(folder)
+        folder = RUNS / f"{name}{ending}-{number}"
+    return folder
 
 
 @contextmanager
-def _held(run: Run) -> Iterator[None]:
-    """Keep other processes from changing the run; raises `RunError` while one of them does."""
+def held(place: Run | Study) -> Iterator[None]:
+    """Keep other processes from changing a run or a study; raises `RunError` while one of them does."""
     from darkroom.data.storage import locked
 
-    made = [folder for folder in (run.folder, *run.folder.parents) if not folder.exists()]
+    made = [folder for folder in (place.folder, *place.folder.parents) if not folder.exists()]
     try:
-        with locked(run.lock, wait=False):
+        with locked(place.lock, wait=False):
             try:
                 yield
             finally:
                 with suppress(OSError):  # some systems do not delete what is open
-                    run.lock.unlink()
+                    place.lock.unlink()
     except BlockingIOError as error:
-        raise RunError(f"another darkroom is at work on {run.folder}: wait for it, or give another --out") from error
+        raise RunError(f"another darkroom is at work on {place.folder}: wait for it, or give another --out") from error
     finally:
         with suppress(OSError):  # what failed before it began leaves no trace; a folder that holds anything stays
             for folder in made:

@@ -1,6 +1,6 @@
 """A data set ready to train on: from what the user typed to a manifest and a pixel cache, or back from a run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,10 @@ SMALL = 64
 
 PHOTO = 128
 """Side for larger ones: a processor trains a network on them in minutes, and people still tell animals apart."""
+
+
+Wish = Callable[[Manifest, int | None], Preprocessing | None]
+"""How a network wants the pictures of a manifest, of the side that the user gave; None where it takes any."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,32 @@ def inspect_source(data: str, config: DataConfig) -> tuple[Source, list[Inspecti
     return source, inspect_pictures(source.pictures)
 
 
-def prepare(data: str, config: DataConfig) -> DataSet:
-    """Open, inspect, split and decode a data set; unreadable pictures are named and left out."""
+def prepare(data: str, config: DataConfig, wish: Wish | None = None) -> DataSet:
+    """Open, inspect, split and decode a data set; unreadable pictures are named and left out.
+
+    `wish` says how a network wants the pictures, if it minds.
+    """
     source, inspections = inspect_source(data, config)
     manifest = build_manifest(source, inspections, config)
     _tell(source, manifest)
-    side = config.image_size or suitable_size(manifest)
-    preprocessing = Preprocessing(width=side, height=side)
+    preprocessing = _preprocessing(manifest, config, wish)
     cached = pixels(manifest, preprocessing, config.cache / "pixels")
     return DataSet(data, source.name, manifest, preprocessing, cached, source.ignored)
+
+
+def prepared_for(dataset: DataSet, config: DataConfig, wish: Wish) -> DataSet:
+    """The same pictures and split, decoded as another network wants them."""
+    preprocessing = _preprocessing(dataset.manifest, config, wish)
+    cached = pixels(dataset.manifest, preprocessing, config.cache / "pixels")
+    return replace(dataset, preprocessing=preprocessing, pixels=cached)
+
+
+def _preprocessing(manifest: Manifest, config: DataConfig, wish: Wish | None) -> Preprocessing:
+    wanted = wish(manifest, config.image_size) if wish is not None else None
+    if wanted is not None:
+        return wanted
+    side = config.image_size or suitable_size(manifest)
+    return Preprocessing(width=side, height=side)
 
 
 def leaks(manifest: Manifest) -> int:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from darkroom.data.dataset import DataSet
 from darkroom.errors import RunError, UsageError
-from darkroom.evaluation.calibration import fit_temperature, not_sure_threshold, probabilities, reliability
+from darkroom.evaluation.calibration import Floats, fit_temperature, not_sure_threshold, probabilities, reliability
+from darkroom.evaluation.explain import activation_maps
 from darkroom.evaluation.metrics import measure, most_confused, worst_mistakes
 from darkroom.figures import evaluation as draw
 from darkroom.figures.training import learning_curves
@@ -19,6 +21,8 @@ from darkroom.runs import Predictions, Run
 SPLITS = ("validation", "test")
 MISTAKES = 20
 PAIRS = 15
+LOOKS = 9
+"""Pictures named rightly, and as many mistakes, whose evidence is shown."""
 
 
 def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[str, Any]:
@@ -120,5 +124,29 @@ def _draw(run: Run, dataset: DataSet, predictions: Predictions, metrics: Mapping
         predicted=[classes[label] for label in said],
         confidence=answers[worst].max(axis=1).tolist(),
     )
+    _draw_maps(run, dataset, predictions, answers, split)
     best = run.read_config()["training"]["result"]["best_epoch"]
-    learning_curves(run.figure("learning_curves"), history=run.read_history(), best_epoch=best)
+    if history := run.read_history():  # a frozen network has none
+        learning_curves(run.figure("learning_curves"), history=history, best_epoch=best)
+
+
+def _draw_maps(run: Run, dataset: DataSet, predictions: Predictions, answers: Floats, split: str) -> None:
+    """Where the network looks, in pictures that it names rightly and in its worst mistakes."""
+    classes = dataset.manifest.classes
+    wrong = worst_mistakes(predictions.labels, answers, LOOKS)
+    right = np.flatnonzero(answers.argmax(axis=1) == predictions.labels)
+    right = right[np.linspace(0, len(right) - 1, min(LOOKS, len(right))).round().astype(int)]
+    places = np.concatenate([right, wrong])
+    pixels = np.asarray(dataset.pixels[predictions.ids[places]])
+    said = answers[places].argmax(axis=1)
+    pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    maps = activation_maps(load_network(run), pictures, torch.from_numpy(said))
+    if maps is None:
+        kind = run.read_config()["network"]["kind"]
+        say(f"No activation maps: where the features of {kind} lie in a picture is not known")
+        return
+    looks = [
+        draw.Look(pixels[row], maps[row].numpy(), classes[predictions.labels[place]], classes[said[row]])
+        for row, place in enumerate(places)
+    ]
+    draw.activation_maps(run.figure(f"activation_maps_{split}"), looks=looks)

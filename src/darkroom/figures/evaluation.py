@@ -153,6 +153,50 @@ def worst_mistakes(
     return sheet.save(path)
 
 
+@dataclass(frozen=True)
+class Look:
+    """A picture (H, W, 3), the map (H, W) of evidence for what was said of it, and whether that was right."""
+
+    pixels: npt.NDArray[np.uint8]
+    map: Numbers
+    true: str
+    predicted: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the network named it rightly."""
+        return self.true == self.predicted
+
+
+@style.look()
+def activation_maps(path: Path, *, looks: Sequence[Look]) -> Figure:
+    """Draw pictures beside themselves under their maps, three a row; those that were named wrongly last."""
+    columns = 3
+    width = (WIDTH - 2 * MARGIN) / columns
+    side = (width - 0.2) / 2
+    pitch = side + 0.42
+    rows = -(-len(looks) // columns)
+    sheet = Sheet(
+        rows * pitch,
+        title="Where the network looks",
+        subtitle="evidence for the class that it names (Grad-CAM): bright where it counts, dark where it does not",
+    )
+    for place, look in enumerate(sorted(looks, key=lambda look: not look.right)):
+        left, top = MARGIN + place % columns * width, sheet.top + place // columns * pitch
+        sheet.picture(look.pixels, left, top, width=side, height=side)
+        sheet.picture(lit(look.pixels, look.map), left + side + 0.04, top, width=side, height=side)
+        text = look.predicted if look.right else f"{look.predicted}, is {look.true}"
+        sheet.text(left, top + side + 0.12, text, size=7.5, color=INK if look.right else VERMILLION, width=2 * side)
+    return sheet.save(path)
+
+
+def lit(pixels: npt.NDArray[np.uint8], strength: Numbers) -> npt.NDArray[np.uint8]:
+    """The picture (H, W, 3), dark where the map (H, W) of 0 to 1 is low."""
+    light = 0.15 + 0.85 * np.sqrt(strength)[:, :, None]
+    result: npt.NDArray[np.uint8] = (pixels * light).round().astype(np.uint8)
+    return result
+
+
 @style.look()
 def per_class(path: Path, *, scores: Mapping[str, Mapping[str, float]]) -> Figure:
     """Draw precision, recall and F1 of each class, the best F1 first; `scores` are metrics.json's `per_class`."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from darkroom import files
 from darkroom.errors import RunError
-from darkroom.models import cnn
+from darkroom.models import cnn, networks
 from darkroom.models.views import with_views
 from darkroom.runs import Run
 
@@ -28,7 +28,7 @@ def load_network(run: Run) -> nn.Module:
     content = run.read_config()
     if not run.trained:
         raise RunError(f"the training of {run.folder} has not ended: go on with `darkroom train … --resume`")
-    network = cnn.build(cnn.Architecture.from_json(content["network"]["architecture"]))
+    network = networks.build(networks.architecture_of(content["network"]))
     try:
         network.load_state_dict(load_file(run.weights))
     except (OSError, SafetensorError, RuntimeError) as error:

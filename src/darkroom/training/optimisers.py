@@ -9,32 +9,72 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from darkroom.config import Optimiser
 
+OPENED_BY = 0.1
+"""Progress at which the lowest layer of a backbone begins to learn; the others open from the top down before it. Set by
+judgement."""
+
 
 def build_optimiser(
-    network: nn.Module, *, name: Optimiser, learning_rate: float, weight_decay: float, momentum: float
+    network: nn.Module,
+    *,
+    name: Optimiser,
+    learning_rate: float,
+    weight_decay: float,
+    momentum: float,
+    layer_decay: float = 1.0,
 ) -> Optimizer:
-    """An optimiser over all parameters that are learned; biases and normalisation are never decayed.
+    """An optimiser over all parameters that are learned; biases and normalisation are never decayed, nor what timm
+    names besides, such as the embeddings of places.
 
-    Each group carries `peak`, its highest learning rate, which schedules scale.
+    Each group carries `peak`, its highest learning rate, which schedules scale, and `opens`, the progress at which it
+    begins to learn. The groups of a backbone are its layers, whose rates fall by `layer_decay` from each to the one
+    below (Clark et al. 2020); they open from the top down (Howard and Ruder 2018), unless their weights are random yet.
     """
-    learned = [p for p in network.parameters() if p.requires_grad]
-    filters = [p for p in learned if p.ndim == 4]
-    matrices = [p for p in learned if p.ndim == 2]
-    vectors = [p for p in learned if p.ndim < 2]
-    decayed = {"params": filters + matrices, "weight_decay": weight_decay}
-    plain = {"params": vectors, "weight_decay": 0.0}
+    if isinstance(body := getattr(network, "body", None), nn.Module):
+        groups = _layers(body, weight_decay=weight_decay, layer_decay=layer_decay)
+        if getattr(network, "random_start", False):
+            groups = [{**group, "opens": 0.0} for group in groups]
+        groups += _kinds(network.get_submodule("head").parameters(), weight_decay=weight_decay)
+    else:
+        groups = _kinds(network.parameters(), weight_decay=weight_decay)
     optimiser: Optimizer
     if name == "adamw":
-        optimiser = AdamW([decayed, plain], lr=learning_rate, betas=(momentum, 0.99), fused=True)
+        optimiser = AdamW(groups, lr=learning_rate, betas=(momentum, 0.99), fused=True)
     elif name == "sgd":
         nesterov = momentum > 0  # torch refuses it without momentum
-        optimiser = SGD([decayed, plain], lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+        optimiser = SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
     else:
-        rest = [{"params": matrices, "weight_decay": weight_decay}, plain]
+        filters, matrices, vectors = _by_shape(network.parameters())
+        rest = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         optimiser = Muon(filters, rest, lr=learning_rate, momentum=momentum)
     for group in optimiser.param_groups:
-        group["peak"] = group["lr"]
+        group["peak"] = group["lr"] * group.get("lr_scale", 1.0)
+        group.setdefault("opens", 0.0)
     return optimiser
+
+
+def _by_shape(parameters: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Those that are learned: filters, matrices, and vectors such as biases."""
+    learned = [p for p in parameters if p.requires_grad]
+    return [p for p in learned if p.ndim == 4], [p for p in learned if p.ndim == 2], [p for p in learned if p.ndim < 2]
+
+
+def _kinds(parameters: Iterable[Tensor], *, weight_decay: float) -> list[dict[str, Any]]:
+    filters, matrices, vectors = _by_shape(parameters)
+    return [{"params": filters + matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _layers(body: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+
+    undecayed = body.no_weight_decay() if hasattr(body, "no_weight_decay") else ()  # type: ignore[operator]
+    layers: list[dict[str, Any]] = param_groups_layer_decay(
+        body, weight_decay=weight_decay, layer_decay=layer_decay, no_weight_decay_list=tuple(undecayed)
+    )
+    depths = sorted({layer["lr_scale"] for layer in layers}, reverse=True)  # from the top down
+    for layer in layers:
+        layer["opens"] = OPENED_BY * (1 + depths.index(layer["lr_scale"])) / len(depths)
+    return layers
 
 
 class Muon(Optimizer):

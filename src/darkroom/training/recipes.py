@@ -3,13 +3,14 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from darkroom.config import Imbalance, MemoryFormat, Optimiser, Precision, Schedule, TrainConfig, Views
+from darkroom.config import OURS, Imbalance, MemoryFormat, Optimiser, Precision, Recipe, Schedule, TrainConfig, Views
 from darkroom.data.augmentation import Augmentation
 from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
 from darkroom.runs import rebuilt
 
-# Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
+# Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials. Only `transfer` is
+# set by judgement.
 COMMON: dict[str, Any] = {
     "optimiser": "muon",
     "schedule": "linear",
@@ -23,6 +24,7 @@ COMMON: dict[str, Any] = {
     "colour_jitter": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "layer_decay": 1.0,
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -36,6 +38,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "translate": 0,
         "crop_scale": 0.35,
         "colour_jitter": 0.3,
+    },
+    "transfer": COMMON
+    | {
+        "optimiser": "adamw",
+        "layer_decay": 0.75,
+        "schedule": "cosine",
+        "label_smoothing": 0.1,
+        "dropout": 0.2,
+        "translate": 0,
+        "crop_scale": 0.5,
+        "colour_jitter": 0.2,
     },
 }
 
@@ -53,6 +66,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
     "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(4, 1.0, 2)),
     "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(4, 1.0, 2), Rung(15, 1.5, 2)),
     "photo": (Rung(0, 1.0, 2),),
+    "transfer": (Rung(0, 1.0, 2),),
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
 
@@ -66,12 +80,15 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 }
 """Learning rates are for batches of `REFERENCE_BATCH`; they are scaled by the root of the batch size."""
 
+RATES: dict[str, dict[str, float]] = {"transfer": {"sgd": 0.02, "adamw": 2e-3}}
+"""Of recipes that take others, for batches of the same size: what a network has learned must not be lost. Judgement."""
+
 REFERENCE_BATCH = 512
 
 LONG, VERY_LONG = 12, 20
 """Epochs from which `best` augments more, and still more: too early it costs as much as it gains too late."""
 
-FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000}
+FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000, "transfer": 30_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
 
 
@@ -87,6 +104,7 @@ class Settings:
     learning_rate: float
     weight_decay: float
     momentum: float
+    layer_decay: float
     schedule: Schedule
     label_smoothing: float
     imbalance: Imbalance
@@ -111,22 +129,34 @@ class Settings:
         return rebuilt(cls, {**content, "augmentation": rebuilt(Augmentation, content["augmentation"])})
 
 
-def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings:
-    """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side."""
-    recipe = config.recipe if config.recipe != "auto" else ("quick" if image_size <= SMALL_PICTURE else "photo")
+def may_mirror(own_size: int) -> bool:
+    """Whether a mirror image is of the same class, told from the side: tiny pictures are mostly signs."""
+    return own_size >= 16
+
+
+def complete(config: TrainConfig, *, image_size: int, pictures: int, own_size: int | None = None) -> Settings:
+    """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side.
+
+    `own_size` is the side that they have by themselves, where a network wants them enlarged.
+    """
+    recipe = config.recipe if config.recipe != "auto" else _recipe_for(config.model, image_size)
     values: dict[str, Any] = {
         "epochs": min(60, max(8, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
-        "flip": image_size >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
+        "flip": may_mirror(own_size or image_size),
     }
     values |= RECIPES[recipe]
+    if config.random_weights:
+        values["layer_decay"] = 1.0  # lower layers have learned nothing yet that they should keep
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     given = {name: value for name, value in given.items() if value is not None}
     values |= given | {"recipe": recipe}
     values = moved_and_hidden(recipe, epochs=values["epochs"], side=image_size) | values
-    values = OPTIMISERS[values["optimiser"]] | values
+    optimiser = values["optimiser"]
+    values = OPTIMISERS[optimiser] | values
     if "learning_rate" not in given:
-        values["learning_rate"] *= (values["batch_size"] / REFERENCE_BATCH) ** 0.5
+        peak = RATES.get(recipe, {}).get(optimiser, values["learning_rate"])
+        values["learning_rate"] = peak * (values["batch_size"] / REFERENCE_BATCH) ** 0.5
     if values["views"] > 1 and not values["flip"]:
         raise UsageError(
             f"--views {values['views']} mirrors pictures, which at {image_size} pixels is not trained: add --flip"
@@ -135,6 +165,12 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int) -> Settings
     names = {field.name for field in fields(Settings)} - {"augmentation"}
     completed: dict[str, Any] = {name: values.get(name) for name in names}
     return Settings(augmentation=augmentation, **completed)
+
+
+def _recipe_for(model: str, image_size: int) -> Recipe:
+    if model != OURS:
+        return "transfer"
+    return "quick" if image_size <= SMALL_PICTURE else "photo"
 
 
 def moved_and_hidden(recipe: str, *, epochs: float, side: int) -> dict[str, Any]:

@@ -24,6 +24,11 @@ def cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
+def opened(progress: float, *, at: float) -> float:
+    """Factor on the rate of layers that begin to learn when the progress is `at`: 0 before, then linearly up to 1."""
+    return min(1.0, max(0.0, progress - at) / WARM_UP) if at > 0 else 1.0
+
+
 @dataclass(frozen=True)
 class Resolution:
     """Progressive resizing: small pictures first, which cost less, then larger ones (Tan and Le 2021, section 4).

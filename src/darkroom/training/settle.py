@@ -1,28 +1,34 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from darkroom import files
-from darkroom.config import DataConfig, TrainConfig
-from darkroom.data.batches import Batches, channel_statistics
-from darkroom.data.dataset import DataSet
+from darkroom.config import OURS, DataConfig, TrainConfig
+from darkroom.data.batches import Batches
+from darkroom.data.dataset import DataSet, suitable_size
 from darkroom.errors import UsageError
-from darkroom.models import cnn
+from darkroom.models import networks
 from darkroom.models.inference import batch_size_for, best_device, logits_of
+from darkroom.models.networks import Architecture
 from darkroom.models.summary import summarise
+from darkroom.progress import say
 from darkroom.provenance import hardware, provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
+from darkroom.training.candidates import candidate
+from darkroom.training.display import clock
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.fit import forward_backward, resize
 from darkroom.training.machine import Arithmetic
@@ -30,6 +36,15 @@ from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete
 from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
+
+if TYPE_CHECKING:
+    from darkroom.training.frozen import Extraction
+
+FEATURES_PART = 0.5
+"""Most of the minutes that may go into features of a pre-trained network before it is trained; judgement."""
+
+MIRRORED_PART = 0.1
+"""Of them, most for features of mirror images, which gain little (docs/lab-notes.md)."""
 
 FASTEST = "arithmetic.json"
 """File in the cache with what was measured to be fastest."""
@@ -42,29 +57,49 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     """Settle architecture, settings, arithmetic and plan: the content of config.json. Nothing is written yet.
 
     The leader of a team does this while the others wait; it measures what its share of a batch takes.
+
+    Raises:
+        UsageError: options do not fit the data, or the minutes are too few for what comes before training.
     """
     started = time.perf_counter()
     machine.use_threads(config.threads)
     if config.compile:
         _require_compilable(team)
     train_ids = dataset.manifest.indices("train")
-    settings = complete(config, image_size=dataset.preprocessing.width, pictures=len(train_ids))
-    mean, std = channel_statistics(dataset.pixels, train_ids)
+    settings = complete(
+        config,
+        image_size=dataset.preprocessing.width,
+        pictures=len(train_ids),
+        own_size=suitable_size(dataset.manifest),
+    )
+    entrant = candidate(config.model, random_weights=config.random_weights)
+    origin, normalisation = entrant.origin(data_config.seed), entrant.normalisation(dataset)
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
-    arithmetic, threads = _fastest(dataset, settings, batch, config=config, memory=data_config.cache / FASTEST)
+    architecture = entrant.architecture(dataset, settings)
+    arithmetic, threads = _fastest(architecture, settings, batch, config=config, memory=data_config.cache / FASTEST)
     arithmetic = replace(arithmetic, compiled=config.compile)
-    probe = Probe(dataset, batches, arithmetic)
-    if config.minutes is None:
+    probe = Probe(dataset, batches, arithmetic, partial(entrant.architecture, dataset))
+    mirrored, ahead = settings.augmentation.flip, 0.0
+    if config.frozen:
+        plan, speed = plan_epochs(0, steps_an_epoch=batches.steps), UNMEASURED
+    elif config.minutes is None:
         plan, speed = plan_epochs(settings.epochs, steps_an_epoch=batches.steps), UNMEASURED
     else:
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
         settings = _climb(probe, settings, config, seconds=60 * minutes)
         speed = probe.speed(settings)
+        if config.model != OURS:
+            from darkroom.training.frozen import Extraction
+
+            mean, std = normalisation
+            network = networks.build(architecture, mean=mean, std=std).to(best_device())
+            extraction = Extraction(network, origin["sha256"], dataset, arithmetic, data_config.cache)  # type: ignore[arg-type]
+            mirrored, ahead = _features_ahead(extraction, flip=mirrored, minutes=minutes)
         plan = plan_minutes(
             minutes,
             steps_an_epoch=batches.steps,
-            spent=time.perf_counter() - started,
+            spent=time.perf_counter() - started + ahead,
             speed=_on_average(speed, settings, side=dataset.preprocessing.width),
         )
     training = {
@@ -75,8 +110,9 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
         "processes": team.size,
-        "mean": mean,
-        "std": std,
+        "mirrored": mirrored,
+        "mean": normalisation[0],
+        "std": normalisation[1],
         "plan": plan.state_dict(),
         "speed": asdict(speed),
         "spent": time.perf_counter() - started,
@@ -87,22 +123,23 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "data": {**dataset.to_json(), "requested": plain(asdict(data_config))},
         "training": training,
         "network": {
-            "kind": config.model,
+            "kind": entrant.kind,
+            "origin": origin,
             "views": settings.views,
-            **_describe(_architecture(dataset, settings)),
+            **_describe(entrant.architecture(dataset, settings)),
         },
     }
 
 
 def _fastest(
-    dataset: DataSet, settings: Settings, batch: tuple[Tensor, Tensor], *, config: TrainConfig, memory: Path
+    architecture: Architecture, settings: Settings, batch: tuple[Tensor, Tensor], *, config: TrainConfig, memory: Path
 ) -> tuple[Arithmetic, int]:
     """Number format, layout and threads in which this machine computes this network fastest, measured once.
 
     They are kept in `memory`: where two are nearly equally fast a second measurement may come out otherwise, and two
     trainings from one seed would differ.
     """
-    architecture, most = _architecture(dataset, settings), torch.get_num_threads()
+    most = torch.get_num_threads()
     known = {
         "machine": hardware() | {"device": str(best_device()), "threads": most},
         "torch": torch.__version__,
@@ -112,8 +149,8 @@ def _fastest(
     }
     key = json.dumps(known, sort_keys=True)
     chosen = files.read_remembered(memory).get(key)
-    if chosen is None:
-        network = _network_to_time(dataset, settings)
+    if not _is_choice(chosen):
+        network = _network_to_time(architecture)
         arithmetic = machine.choose_arithmetic(
             network, batch, precision=settings.precision, memory_format=settings.memory_format
         )
@@ -124,10 +161,19 @@ def _fastest(
     return Arithmetic(bf16=chosen["bf16"], channels_last=chosen["channels_last"]), chosen["threads"]
 
 
+def _is_choice(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it is what `_fastest` keeps: a cache may have been edited."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), bool) for name in ("bf16", "channels_last")):
+        return False
+    threads = value.get("threads")
+    return isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
+
+
 def _remember(memory: Path, key: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """What `memory` keeps for `key` from now on: what another training wrote meanwhile, or `chosen`."""
     kept = files.read_remembered(memory)
-    if key not in kept:
+    if not _is_choice(kept.get(key)):
+        kept.pop(key, None)
         with suppress(OSError):  # a cache that cannot be written costs only a measurement
             files.write_json(memory, kept | {key: chosen})
     remembered: dict[str, Any] = kept.get(key, chosen)
@@ -146,21 +192,30 @@ def _on_average(speed: Speed, settings: Settings, *, side: int) -> Speed:
     return replace(speed, step_seconds=speed.step_seconds * growth)
 
 
-def _architecture(dataset: DataSet, settings: Settings) -> cnn.Architecture:
-    return cnn.design(
-        image_size=dataset.preprocessing.width,
-        classes=len(dataset.manifest.classes),
-        pictures=len(dataset.manifest.indices("train")),
-        width=settings.width,
-        convolutions=settings.convolutions,
-        dropout=settings.dropout,
-        mirrored=settings.augmentation.flip,
+def _network_to_time(architecture: Architecture) -> nn.Module:
+    """Neither fitted to the data nor with its weights: that takes time, and makes no difference to that of a step."""
+    return networks.build(architecture).to(best_device())
+
+
+def _features_ahead(extraction: "Extraction", *, flip: bool, minutes: float) -> tuple[bool, float]:
+    """Whether features of mirror images are computed too, and the seconds that go into all that are not kept yet.
+
+    Raises:
+        UsageError: even without mirror images they take too much of the minutes.
+    """
+    missing = {mirrored: extraction.missing(mirrored=mirrored) for mirrored in (flip, False)}
+    a_view = extraction.seconds_a_view() if any(missing.values()) else 0.0
+    for mirrored, views in missing.items():
+        more = a_view * (views - missing[False])
+        if a_view * views <= FEATURES_PART * 60 * minutes and more <= MIRRORED_PART * 60 * minutes:
+            if flip and not mirrored:
+                say("For want of time, the last layer begins without features of mirror images")
+            return mirrored, a_view * views
+    enough = math.ceil(a_view * missing[False] / 60 / FEATURES_PART)
+    raise UsageError(
+        f"the features of {missing[False]:,} pictures would take {clock(a_view * missing[False])} here, more than "
+        f"{FEATURES_PART:.0%} of --minutes {minutes:g}: give --minutes {enough}, or --frozen without minutes"
     )
-
-
-def _network_to_time(dataset: DataSet, settings: Settings) -> nn.Module:
-    """Not fitted to the data, which takes time and makes no difference to that of a step."""
-    return cnn.build(_architecture(dataset, settings)).to(best_device())
 
 
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
@@ -197,7 +252,8 @@ class Probe:
     dataset: DataSet
     batches: Batches
     arithmetic: Arithmetic
-    measured: dict[cnn.Architecture, float] = field(default_factory=dict)
+    architecture: Callable[[Settings], Architecture]
+    measured: dict[str, float] = field(default_factory=dict)
 
     def speed(self, settings: Settings) -> Speed:
         """Seconds a step and a validation, and which part of a step does not depend on the size of the pictures."""
@@ -214,11 +270,12 @@ class Probe:
 
     def step_seconds(self, settings: Settings, *, again: bool = False) -> float:
         """The median step, augmentation and optimiser included; if timed `again`, the shorter of both."""
-        architecture = _architecture(self.dataset, settings)
-        if again or architecture not in self.measured:
+        architecture = self.architecture(settings)
+        key = repr(architecture)
+        if again or key not in self.measured:
             seconds = self.time_steps(settings, side=architecture.image_size)
-            self.measured[architecture] = min(seconds, self.measured.get(architecture, seconds))
-        return self.measured[architecture]
+            self.measured[key] = min(seconds, self.measured.get(key, seconds))
+        return self.measured[key]
 
     def _fixed(self, settings: Settings) -> float:
         if settings.resize_from == 1:
@@ -235,7 +292,7 @@ class Probe:
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
-        return machine.arrange(_network_to_time(self.dataset, settings), self.arithmetic)
+        return machine.arrange(_network_to_time(self.architecture(settings)), self.arithmetic)
 
 
 def step_to_time(
@@ -259,7 +316,11 @@ def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side
 
     Less patience would cut off a schedule that only lowers the learning rate, and with it the error, towards its end.
     """
-    decay = settings.ema_decay if settings.ema_decay is not None else min(0.9995, max(0.8, 1 - 20 / plan.total_steps))
+    decay = (
+        settings.ema_decay
+        if settings.ema_decay is not None
+        else min(0.9995, max(0.8, 1 - 20 / max(1, plan.total_steps)))
+    )
     patience = settings.patience or max(LEAST_PATIENCE, plan.epochs // 2)
     fixed = RECIPES[settings.recipe] | {name: value for name, value in vars(config).items() if value is not None}
     by_length = moved_and_hidden(settings.recipe, epochs=plan.epochs, side=side)
@@ -268,8 +329,8 @@ def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side
     return replace(settings, epochs=plan.epochs, ema_decay=decay, patience=patience, augmentation=augmentation)
 
 
-def _describe(architecture: cnn.Architecture) -> dict[str, Any]:
-    layers = summarise(cnn.build(architecture), architecture.image_size)
+def _describe(architecture: Architecture) -> dict[str, Any]:
+    layers = summarise(networks.build(architecture), architecture.image_size)
     return {
         "architecture": architecture.to_json(),
         "layers": [layer.to_json() for layer in layers],

@@ -6,7 +6,7 @@ config.json, so that neither can know anything that the other does not.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from darkroom import files
-from darkroom.config import DataConfig, TrainConfig
-from darkroom.data.batches import Batches, generator_for, plain_batches, resident
+from darkroom.config import OURS, DataConfig, TrainConfig
+from darkroom.data.batches import Batches, generator_for, resident
 from darkroom.data.dataset import DataSet
 from darkroom.errors import UsageError
-from darkroom.models import cnn
 from darkroom.models.inference import best_device
+from darkroom.models.networks import architecture_of
 from darkroom.models.stored import save_network
 from darkroom.models.summary import Layer, layer_lines
 from darkroom.progress import say
 from darkroom.runs import Run
 from darkroom.training import machine, state
 from darkroom.training.budget import Plan, Speed
+from darkroom.training.candidates import candidate_of
 from darkroom.training.display import clock, live
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.fit import LOOK_SECONDS, Keeper, Validation, fit
@@ -74,6 +75,8 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
     if run.checkpoint.exists():
         state.restore(now, run.checkpoint, rank=team.rank)
         say(f"Going on from epoch {now.epoch}, step {now.step + 1}")
+    elif content["network"]["kind"] != OURS:
+        _begin_frozen(now, dataset, content, arithmetic, team)
     team.copy_leader(now.network, now.average)
     batches = make_batches(dataset, settings, seed=content["seed"], team=team)
     _announce(content, settings, arithmetic, now.plan)
@@ -95,8 +98,30 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
             speed=Speed(**training["speed"]),
             look_seconds=0.0 if batches.device.type == "cpu" else LOOK_SECONDS,
         )
+        if not now.plan.total_steps:
+            keeper.save(now)
     if team.leads:
         _finish(run, content, now)
+
+
+def _begin_frozen(now: State, dataset: DataSet, content: Mapping[str, Any], arithmetic: Arithmetic, team: Team) -> None:
+    """Give a backbone the last layer that suits its features as they are: what training begins with, and must beat."""
+    from darkroom.models.backbones import Backbone
+    from darkroom.training.frozen import Extraction, train_probe
+
+    if not isinstance(now.network, Backbone):
+        raise TypeError(f"{type(now.network).__name__} is no backbone")
+    mirrored = content["training"]["mirrored"]
+    sha256, cache = content["network"]["origin"]["sha256"], Path(content["data"]["requested"]["cache"])
+    extraction = Extraction(now.network, sha256, dataset, arithmetic, cache)
+    balanced = content["training"]["settings"]["imbalance"] != "none"
+    probe = team.in_turn(lambda: train_probe(extraction, mirrored=mirrored, balanced=balanced))
+    probe.put_into(now.network)
+    if now.average is not None:
+        probe.put_into(now.average.module)
+    weights = {name: value.clone() for name, value in now.validated.state_dict().items()}
+    now.best = state.Best(epoch=0, accuracy=probe.accuracy, loss=probe.log_loss, weights=weights)
+    say(f"Frozen: validation accuracy {probe.accuracy:.2%}, log loss {probe.log_loss:.3f}, no layer of it changed")
 
 
 def _use_threads(training: Mapping[str, Any], team: Team) -> None:
@@ -138,26 +163,22 @@ def make_batches(dataset: DataSet, settings: Settings, *, seed: int, team: Team 
     return batches
 
 
-def new_network(
-    dataset: DataSet, architecture: cnn.Architecture, *, seed: int, mean: Sequence[float], std: Sequence[float]
-) -> nn.Module:
-    """The network before its first step: the same for the same seed and training pictures."""
-    torch.manual_seed(seed)
-    network = cnn.build(architecture, mean=mean, std=std)
-    train = dataset.manifest.indices("train")
-    some = train[:: -(-len(train) // cnn.WHITENING_PICTURES)]  # of all classes, which lie one behind the other
-    cnn.fit_whitening(network, plain_batches(dataset.pixels, some, batch_size=500, device=torch.device("cpu")))
-    return network.to(best_device())
-
-
 def _build_state(
     dataset: DataSet, content: Mapping[str, Any], settings: Settings, arithmetic: Arithmetic, team: Team
 ) -> State:
     training = content["training"]
-    architecture = cnn.Architecture.from_json(content["network"]["architecture"])
-    network = new_network(dataset, architecture, seed=content["seed"], mean=training["mean"], std=training["std"])
+    architecture = architecture_of(content["network"])
+    normalisation = (training["mean"], training["std"])
+    network = candidate_of(content["network"]).new(
+        dataset, architecture, seed=content["seed"], normalisation=normalisation
+    )
     network = machine.arrange(network, arithmetic)
     if team.size > 1:
+        if getattr(network, "random_start", False):
+            raise UsageError(
+                "--random-weights is for one process: of several, each would normalise by its own share of a batch; "
+                "go on without torchrun, with --resume"
+            )
         share_statistics(network)
     if not team.leads:  # the weights are the same everywhere, dropout is not
         torch.manual_seed(generator_for(content["seed"], 0, team.rank).initial_seed())
@@ -181,6 +202,7 @@ def optimiser_of(network: nn.Module, settings: Settings) -> torch.optim.Optimize
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
+        layer_decay=settings.layer_decay,
     )
 
 
@@ -202,9 +224,11 @@ def _class_weights(dataset: DataSet, settings: Settings) -> Tensor | None:
 def _announce(content: Mapping[str, Any], settings: Settings, arithmetic: Arithmetic, plan: Plan) -> None:
     network = content["network"]
     say(
-        f"Network: {len(network['architecture']['widths'])} stages, {network['parameters']:,} parameters, "
+        f"Network: {network['kind']}, {network['parameters']:,} parameters, "
         f"{network['multiply_adds'] / 1e6:,.1f} million multiply-adds a picture"
     )
+    if not plan.total_steps:
+        return
     budget = f" in {clock(plan.budget)}" if plan.budget else ""
     say(
         f"Training: {plan.total_steps / plan.steps_an_epoch:.1f} epochs{budget} of {plan.steps_an_epoch} steps with "

@@ -1,0 +1,1 @@
+"""Several networks on one data set: planned into a budget, measured alike, and one chosen for stated reasons."""
