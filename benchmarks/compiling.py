@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from darkroom.data.dataset import DataSet, prepare
-from darkroom.models import cnn
+from darkroom.models.networks import architecture_of
 from darkroom.training import machine
+from darkroom.training.candidates import candidate_of
 from darkroom.training.fit import forward_backward
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import Settings
 from darkroom.training.settle import settle
-from darkroom.training.train import make_batches, new_network, optimiser_of
+from darkroom.training.train import make_batches, optimiser_of
 from measuring import (
     argument_parser,
     darkroom_options,
@@ -99,8 +100,9 @@ def step_of(dataset: DataSet, content: dict[str, Any], *, compiled: bool) -> Ste
     training, seed = content["training"], content["seed"]
     settings = Settings.from_json(training["settings"])
     arithmetic = Arithmetic(**training["arithmetic"] | {"compiled": compiled})
-    architecture = cnn.Architecture.from_json(content["network"]["architecture"])
-    network = new_network(dataset, architecture, seed=seed, mean=training["mean"], std=training["std"])
+    architecture = architecture_of(content["network"])
+    normalisation = (training["mean"], training["std"])
+    network = candidate_of(content["network"]).new(dataset, architecture, seed=seed, normalisation=normalisation)
     network = machine.arrange(network, arithmetic).train()
     optimiser = optimiser_of(network, settings)
     batches = make_batches(dataset, settings, seed=seed)

@@ -1,4 +1,4 @@
-"""Features of a pre-trained network as `darkroom train --frozen` computes them, beside the network's forward pass alone.
+"""Features of a pre-trained network as `darkroom train --frozen` computes them, beside its forward pass alone.
 
     python benchmarks/frozen.py DATA MODEL [--rounds 3] [--cache FOLDER] [any option of `darkroom train`]
 

@@ -16,6 +16,6 @@ def write_backbone(folder: Path, name: str = "test_resnet", *, side: int = 64, s
     backbones.save_for_hf(network, str(folder), safe_serialization=True)
     path = folder / "config.json"
     content = json.loads(path.read_text())
-    content["pretrained_cfg"] |= {"input_size": [3, side, side], "crop_pct": 0.9, "mean": [0.5, 0.4, 0.3]}
+    content["pretrained_cfg"] |= {"input_size": [3, side, side], "crop_pct": 0.9, "mean": [0.5, 0.4, 0.3], "interpolation": "bicubic"}
     path.write_text(json.dumps(content))
     return f"{backbones.LOCAL}{folder}"

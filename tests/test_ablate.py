@@ -1,7 +1,6 @@
 """`darkroom ablate`: what is varied, how effects are computed, and that test stays closed."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +52,9 @@ def test_no_augmentation_means_none() -> None:
 
 def test_each_variant_differs_from_the_baseline() -> None:
     assert [variant.changes["optimiser"] for variant in variants_of("optimiser", BASE)] == ["sgd", "adamw"]
-    assert [variant.changes["optimiser"] for variant in variants_of("optimiser", BASE | {"optimiser": "sgd"})] == ["adamw"]
+    assert [variant.changes["optimiser"] for variant in variants_of("optimiser", BASE | {"optimiser": "sgd"})] == [
+        "adamw"
+    ]
     assert [variant.changes["schedule"] for variant in variants_of("schedule", BASE)] == ["cosine"]
     assert not variants_of("label-smoothing", BASE | {"label_smoothing": 0.0})
     assert [variant.changes["width"] for variant in variants_of("width", BASE | {"width": 1.5})] == [0.75, 3.0]
@@ -113,7 +114,7 @@ def test_it_goes_on_where_it_stopped(ablated: Ablation, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [(["--seeds", "1"], "--seeds is 1"), (["--of", "ema", "--of", "ema"], "names ema twice")]
+    ("options", "words"), [(["--seeds", "1"], "--seeds is 1"), (["--of", "ema", "ema"], "names ema twice")]
 )
 def test_what_makes_no_sense_is_told(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

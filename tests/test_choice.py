@@ -11,7 +11,9 @@ from darkroom.config import Preference
 MANY = 2500
 
 
-def candidate(name: str, wrong: range, *, ms: float = 1.0, mb: float = 1.0, loss: float = 0.5, n: int = MANY) -> Candidate:
+def candidate(
+    name: str, wrong: range, *, ms: float = 1.0, mb: float = 1.0, loss: float = 0.5, n: int = MANY
+) -> Candidate:
     right = np.ones(n, bool)
     right[list(wrong)] = False
     return Candidate(name, right, loss, ms, mb)

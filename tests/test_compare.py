@@ -84,7 +84,9 @@ def test_fine_tuning_goes_to_the_best_frozen_network(compared: Comparison) -> No
     rows = {row["name"]: row for row in rows_of(compared)}
     frozen = [row for row in rows.values() if row["how"] == "frozen"]
     (tuned,) = [row for row in rows.values() if row["how"] == "fine-tuned"]
-    best = max(frozen, key=lambda row: (row["validation"]["accuracy"]["value"], -row["validation"]["log_loss"]["value"]))
+    best = max(
+        frozen, key=lambda row: (row["validation"]["accuracy"]["value"], -row["validation"]["log_loss"]["value"])
+    )
     assert tuned["network"] == best["network"]
 
 
@@ -163,7 +165,7 @@ def test_resumed_candidates_are_not_trained_again(
     [
         (["--minutes", "0"], "--minutes is 0"),
         (["--finetune", "-1"], "--finetune is -1"),
-        (["--models", "cnn", "--models", "cnn"], "names cnn twice"),
+        (["--models", "cnn", "cnn"], "names cnn twice"),
         (["--resume"], "--resume needs --out"),
     ],
 )

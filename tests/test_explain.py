@@ -13,7 +13,7 @@ from darkroom.figures.evaluation import lit
 from darkroom.models import backbones, cnn
 from darkroom.models.views import with_views
 
-SIDE = 64
+SIDE, SQUARE = 128, 44
 
 
 def scenes(number: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,9 +22,9 @@ def scenes(number: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     pictures = random.integers(60, 130, (number, 3, SIDE, SIDE)).astype(np.float32)
     labels, place = random.integers(0, 2, number), np.zeros((number, SIDE, SIDE), bool)
     for row, label in enumerate(labels):
-        top, left = random.integers(0, SIDE - 20, 2)
-        place[row, top : top + 20, left : left + 20] = True
-        pictures[row, label, top : top + 20, left : left + 20] = 240
+        top, left = random.integers(0, SIDE - SQUARE, 2)
+        place[row, top : top + SQUARE, left : left + SQUARE] = True
+        pictures[row, label, top : top + SQUARE, left : left + SQUARE] = 240
     return torch.from_numpy(pictures), torch.from_numpy(labels), torch.from_numpy(place)
 
 
@@ -125,7 +125,7 @@ def test_each_form_of_features_has_a_map(name: str) -> None:
     maps = activation_maps(network, pictures, torch.tensor([0, 2]))
     assert maps.shape == (2, side, side)
     assert maps.isfinite().all()
-    assert maps.amax(dim=(1, 2)).tolist() == pytest.approx([1, 1])
+    assert set(maps.amax(dim=(1, 2)).round(decimals=4).tolist()) <= {0, 1}, "a class may have no evidence at all"
 
 
 def test_a_lit_picture_is_dark_where_nothing_counts() -> None:
@@ -138,7 +138,8 @@ def test_a_lit_picture_is_dark_where_nothing_counts() -> None:
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
-    from darkroom.figures.evaluation import Look, activation_maps as draw
+    from darkroom.figures.evaluation import Look
+    from darkroom.figures.evaluation import activation_maps as draw
 
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     looks = [Look(pixels[row], np.ones((16, 16)), "cat", ("cat", "dog")[row % 2]) for row in range(4)]

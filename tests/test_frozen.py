@@ -103,7 +103,7 @@ def test_features_are_computed_once(
     again = embeddings(network, dataset, ids, arithmetic=FP32, mirrored=False, cache=tmp_path)
     np.testing.assert_array_equal(first, again)
     assert not computed
-    other = dict(arithmetic=FP32, mirrored=True, cache=tmp_path)
+    other = {"arithmetic": FP32, "mirrored": True, "cache": tmp_path}
     embeddings(network, dataset, ids, **other)
     embeddings(network, dataset, ids[:-1], **other)
     embeddings(network, replace(dataset, preprocessing=replace(dataset.preprocessing, crop_fraction=1.0)), ids, **other)

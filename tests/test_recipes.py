@@ -71,7 +71,7 @@ def test_what_the_user_gives_wins_even_when_it_is_nothing(size: int) -> None:
 def test_the_whole_config_finds_a_place() -> None:
     settings = complete(TrainConfig(), image_size=32, pictures=5000)
     known = {*vars(settings), *vars(settings.augmentation)}
-    elsewhere = {"model", "minutes", "threads", "tensorboard", "refit"}
+    elsewhere = {"model", "minutes", "threads", "tensorboard", "refit", "compile", "frozen", "random_weights"}
     assert {field.name for field in dataclasses.fields(TrainConfig)} - known == elsewhere
     open_until_planned = {"ema_decay", "patience"}
     assert {name for name, value in vars(settings).items() if value is None} == open_until_planned
@@ -91,9 +91,10 @@ def test_rules_from_the_data_stay_sensible(size: int, pictures: int) -> None:
 
 def test_long_trainings_of_the_best_recipe_augment_more() -> None:
     settings = complete(TrainConfig(recipe="best"), image_size=32, pictures=45_000)
-    short = complete(TrainConfig(recipe="best", epochs=3), image_size=32, pictures=45_000)
-    assert (short.augmentation.translate, short.augmentation.cutout) == (2, 0)
-    assert (settings.augmentation.translate, settings.augmentation.cutout) == (4, 8)
+    assert (settings.augmentation.translate, settings.augmentation.cutout) == (4, 12)
+    for epochs, pixels in ((3, (2, 0)), (15, (4, 8))):
+        shorter = complete(TrainConfig(recipe="best", epochs=epochs), image_size=32, pictures=45_000)
+        assert (shorter.augmentation.translate, shorter.augmentation.cutout) == pixels
 
 
 def test_tiny_signs_are_not_mirrored() -> None:

@@ -19,7 +19,15 @@ from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.config import AblateConfig, CompareConfig, DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.config import (
+    AblateConfig,
+    CompareConfig,
+    DataConfig,
+    ExportConfig,
+    ServeConfig,
+    StorageConfig,
+    TrainConfig,
+)
 from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
@@ -49,8 +57,8 @@ Training = Annotated[TrainConfig, Parameter(name="*")]
 Flag = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Serving = Annotated[ServeConfig, Parameter(name="*")]
-Comparing = Annotated[CompareConfig, Parameter(name="*")]
-Ablating = Annotated[AblateConfig, Parameter(name="*")]
+Comparing = Annotated[CompareConfig, Parameter(name="*", consume_multiple=True)]
+Ablating = Annotated[AblateConfig, Parameter(name="*", consume_multiple=True)]
 Exporting = Annotated[ExportConfig, Parameter(name="*")]
 
 DATA = DataConfig()

@@ -79,7 +79,9 @@ def plan_frozen(speeds: Sequence[Speed], splits: Splits, *, seconds: float) -> P
     Those of mirror images are computed too if there is time for all.
     """
     ordered = sorted(speeds, key=lambda speed: frozen_seconds(speed, splits, mirrored=True))
-    budget, stages, left_out = FROZEN_PART * seconds, [], []
+    budget = FROZEN_PART * seconds
+    stages: list[Stage] = []
+    left_out: list[str] = []
     mirrored = sum(frozen_seconds(speed, splits, mirrored=True) for speed in ordered) <= budget
     if speeds and not mirrored:
         left_out.append("left out: features of mirror images, for want of time")

@@ -4,7 +4,7 @@ The last features that still have places are weighted by how much each channel r
 what is left above zero shows where in the picture evidence for the class lies.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,6 @@ from darkroom.models.views import Averaged
 
 LEAST_PLACES = 6
 """Side of the smallest map that still tells where; our network's later ones are coarser."""
-
-Before = Callable[[Tensor], Tensor]
-After = Callable[[Tensor], Tensor]
 
 
 def activation_maps(network: nn.Module, pictures: Tensor, classes: Tensor) -> Tensor:
@@ -79,12 +76,9 @@ def _transformer_blocks(body: nn.Module) -> nn.Sequential | None:
 
 def _with_places(network: nn.Module, features: Tensor) -> Tensor:
     """(N, C, H, W) of features in the network's own form: tokens (N, T, C), or channels last (N, H, W, C)."""
+    body: Any = getattr(network, "body", None)
     if features.ndim == 3:
-        body = network.get_submodule("body")
-        height, width = body.patch_embed.grid_size  # type: ignore[union-attr]
-        places = features[:, body.num_prefix_tokens :]  # type: ignore[misc]
-        return places.transpose(1, 2).unflatten(2, (height, width))
-    body = getattr(network, "body", None)
-    if getattr(body, "output_fmt", "NCHW") == "NHWC":
-        return features.permute(0, 3, 1, 2)
-    return features
+        height, width = body.patch_embed.grid_size
+        places = features[:, body.num_prefix_tokens :]  # (N, H * W, C)
+        return places.transpose(1, 2).reshape(len(places), -1, height, width)
+    return features.permute(0, 3, 1, 2) if getattr(body, "output_fmt", "NCHW") == "NHWC" else features

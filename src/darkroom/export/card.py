@@ -159,7 +159,8 @@ def _before(network: Content) -> str:
     origin = network.get("origin")
     if not origin or origin["random"]:
         return ""
-    return f", pre-trained (`{network['architecture']['name']}` of timm, SHA-256 of its weights `{origin['sha256'][:16]}…`)"
+    name = network["architecture"]["name"]
+    return f", pre-trained (`{name}` of timm, SHA-256 of its weights `{origin['sha256'][:16]}…`)"
 
 
 def _refit(training: Content) -> str:

@@ -145,7 +145,8 @@ def _in_folder(given: str, folder: Path) -> Found:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = content["architecture"]
         config = content["pretrained_cfg"]
-        found = Found(given, name, content.get("model_args", {}), _description(config))
+        arguments = {key: value for key, value in content.get("model_args", {}).items() if key != "num_classes"}
+        found = Found(given, name, arguments, _description(config))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{folder} is no folder of timm's with config.json and model.safetensors ({error}): make one with "

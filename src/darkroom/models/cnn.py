@@ -35,7 +35,7 @@ SMALL_PICTURE = 64
 WHITENED_FROM = 16
 """Smallest side in pixels with a whitening stem, which takes a row and a column away."""
 
-WHITENING_PICTURES = 5000
+WHITENING_PICTURES = 2000
 WHITENING_FLOOR = 5e-4
 """Added to the variances of patches (1 for a normalised pixel), so that what never varies is not blown up."""
 

@@ -50,8 +50,8 @@ class Candidate(Protocol):
     ) -> nn.Module:
         """The network before its first step: the same for the same seed and training pictures."""
 
-    def origin(self, network: nn.Module) -> dict[str, Any]:
-        """Where its first weights came from, for config.json."""
+    def origin(self, seed: int) -> dict[str, Any]:
+        """Where its first weights come from, for config.json."""
 
 
 class Ours:
@@ -93,7 +93,7 @@ class Ours:
         cnn.fit_whitening(network, plain_batches(dataset.pixels, some, batch_size=500, device=torch.device("cpu")))
         return network.to(best_device())
 
-    def origin(self, network: nn.Module) -> dict[str, Any]:
+    def origin(self, seed: int) -> dict[str, Any]:
         """From nowhere."""
         return {}
 
@@ -153,11 +153,14 @@ class Pretrained:
             raise RunError(f"the weights of {self.found.given} are not those that the run began with: bring those back")
         return network.to(best_device())
 
-    def origin(self, network: nn.Module) -> dict[str, Any]:
+    def origin(self, seed: int) -> dict[str, Any]:
         """Name or folder, and hash."""
         from darkroom.models import backbones
 
-        sha256 = backbones.weights_hash(network.get_submodule("body"))
+        torch.manual_seed(seed)
+        any_size = self.found.architecture(image_size=self.found.description.image_size, classes=1)
+        network = backbones.pretrained(self.found, any_size, random_weights=self.random_weights)
+        sha256 = backbones.weights_hash(network.body)
         return {"given": self.found.given, "random": self.random_weights, "sha256": sha256}
 
 

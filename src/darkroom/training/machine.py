@@ -17,7 +17,9 @@ from darkroom.errors import UsageError
 from darkroom.provenance import available_cores
 from darkroom.training import launch
 
-PROBE_PICTURES = 64
+PROBE_PICTURES, PROBE_SECONDS = 32, 0.2
+LONG_STEP = 0.05
+"""Seconds of a step in which threads do not wait for each other in the main."""
 MARGIN = 0.8
 """Something other than plain float32 must take at most this part of its time to be chosen: where the gain is small,
 noise would decide, and two runs of one seed would differ."""
@@ -96,12 +98,13 @@ def choose_threads(network: nn.Module, batch: tuple[Tensor, Tensor], arithmetic:
     if most == 1 or batch[0].device.type != "cpu":
         return most
     small = (batch[0][:PROBE_PICTURES], batch[1][:PROBE_PICTURES])
-    seconds = {}
     with torch.random.fork_rng(devices=[]):
-        for threads in (most, 1):
-            torch.set_num_threads(threads)
-            seconds[threads] = _step_seconds(network, small, arithmetic)
-    torch.set_num_threads(chosen := 1 if seconds[1] < MARGIN * seconds[most] else most)
+        together = _step_seconds(network, small, arithmetic)
+        if together > LONG_STEP:
+            return most
+        torch.set_num_threads(1)
+        alone = _step_seconds(network, small, arithmetic)
+    torch.set_num_threads(chosen := 1 if alone < MARGIN * together else most)
     return chosen
 
 
@@ -113,7 +116,7 @@ def _step_seconds(network: nn.Module, batch: tuple[Tensor, Tensor], arithmetic: 
             loss = nn.functional.cross_entropy(trial(batch[0]).float(), batch[1])
         loss.backward()  # type: ignore[no-untyped-call]
 
-    return median(timed(step, seconds=0.3))
+    return median(timed(step, seconds=PROBE_SECONDS))
 
 
 def timed(step: Callable[[], None], *, seconds: float, most: int = 20) -> list[float]:

@@ -63,14 +63,14 @@ class Rung:
 
 
 LADDERS: dict[str, tuple[Rung, ...]] = {
-    "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2)),
-    "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(5, 1.0, 2), Rung(15, 1.5, 2)),
+    "quick": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(4, 1.0, 2)),
+    "best": (Rung(0, 0.5, 2), Rung(2, 0.7, 2), Rung(4, 1.0, 2), Rung(15, 1.5, 2)),
     "photo": (Rung(0, 1.0, 2),),
     "transfer": (Rung(0, 1.0, 2),),
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
 
-The step to width 1 at 5 epochs is measured (docs/lab-notes.md), the others are judgement.
+The step to width 1 at 4 epochs is measured (docs/lab-notes.md), the others are judgement.
 """
 
 OPTIMISERS: dict[str, dict[str, float]] = {
@@ -82,8 +82,8 @@ OPTIMISERS: dict[str, dict[str, float]] = {
 
 REFERENCE_BATCH = 512
 
-LONG = 12
-"""Epochs from which `best` augments more."""
+LONG, VERY_LONG = 12, 20
+"""Epochs from which `best` augments more, and still more: too early it costs as much as it gains too late."""
 
 FIT_PICTURES_SEEN = {"quick": 400_000, "best": 1_200_000, "photo": 120_000, "transfer": 30_000}
 """Pictures shown in all when neither minutes nor epochs are given."""
@@ -166,8 +166,9 @@ def moved_and_hidden(recipe: str, *, epochs: float, side: int) -> dict[str, Any]
 
     Trainings of many epochs learn the pictures by heart without more of it.
     """
-    long = recipe == "best" and epochs >= LONG
-    return {"translate": round(side / (8 if long else 16)), "cutout": round(side / 4) if long else 0}
+    if recipe != "best" or epochs < LONG:
+        return {"translate": round(side / 16), "cutout": 0}
+    return {"translate": round(side / 8), "cutout": round(side * (3 / 8 if epochs >= VERY_LONG else 1 / 4))}
 
 
 def _batch_size(pictures: int, image_size: int) -> int:

@@ -30,6 +30,8 @@ from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
 
 PROBE_SECONDS = 0.5
+VALIDATED = 256
+"""Pictures whose validation is timed."""
 
 
 def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, team: Team = ALONE) -> dict[str, Any]:
@@ -49,9 +51,8 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         own_size=suitable_size(dataset.manifest),
     )
     entrant = candidate(config.model, random_weights=config.random_weights)
-    normalisation = entrant.normalisation(dataset)
-    new = partial(entrant.new, dataset, seed=data_config.seed, normalisation=normalisation)
-    network = new(entrant.architecture(dataset, settings))
+    origin, normalisation = entrant.origin(data_config.seed), entrant.normalisation(dataset)
+    network = _network_to_time(entrant.architecture(dataset, settings))
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
     arithmetic = machine.choose_arithmetic(
@@ -60,7 +61,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     if config.threads is None:
         threads = machine.choose_threads(network, batch, arithmetic)
     arithmetic = replace(arithmetic, compiled=config.compile)
-    probe = Probe(dataset, batches, arithmetic, partial(entrant.architecture, dataset), new)
+    probe = Probe(dataset, batches, arithmetic, partial(entrant.architecture, dataset))
     if config.frozen:
         plan, speed = plan_epochs(0, steps_an_epoch=batches.steps), UNMEASURED
     elif config.minutes is None:
@@ -94,22 +95,32 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         "training": training,
         "network": {
             "kind": entrant.kind,
-            "origin": entrant.origin(network),
+            "origin": origin,
             "views": settings.views,
             **_describe(entrant.architecture(dataset, settings)),
         },
     }
 
 
+def _network_to_time(architecture: Architecture) -> nn.Module:
+    """Neither fitted to the data nor with its weights: that takes time, and makes no difference to that of a step."""
+    return networks.build(architecture).to(best_device())
+
+
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
-    """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds."""
+    """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds.
+
+    From below, so that little time is not spent on timing networks that are out of reach.
+    """
     growth = Resolution(probe.dataset.preprocessing.width, settings.resize_from).cost_to_go(0)
     cheapest, *dearer = LADDERS[settings.recipe]
-    for rung in reversed(dearer):
+    reached = _on(cheapest, settings, config)
+    for rung in dearer:
         tried = _on(rung, settings, config)
-        if seconds >= rung.epochs * probe.step_seconds(tried) * growth * probe.batches.steps:
-            return tried
-    return _on(cheapest, settings, config)
+        if seconds < rung.epochs * probe.step_seconds(tried) * growth * probe.batches.steps:
+            break
+        reached = tried
+    return reached
 
 
 def _on(rung: Rung, settings: Settings, config: TrainConfig) -> Settings:
@@ -127,13 +138,12 @@ class Probe:
     batches: Batches
     arithmetic: Arithmetic
     architecture: Callable[[Settings], Architecture]
-    new: Callable[[Architecture], nn.Module]
     measured: dict[str, float] = field(default_factory=dict)
 
     def speed(self, settings: Settings) -> Speed:
         """Seconds a step and a validation, and which part of a step does not depend on the size of the pictures."""
         validation = self.dataset.manifest.indices("validation")
-        sample = validation[: batch_size_for(self.dataset.preprocessing.width)]
+        sample = validation[: min(VALIDATED, batch_size_for(self.dataset.preprocessing.width))]
         trial = self._arranged(settings)
 
         def validate() -> None:
@@ -175,7 +185,7 @@ class Probe:
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
-        return machine.arrange(self.new(self.architecture(settings)), self.arithmetic)
+        return machine.arrange(_network_to_time(self.architecture(settings)), self.arithmetic)
 
 
 def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:

@@ -103,9 +103,7 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
         _finish(run, content, now)
 
 
-def _begin_frozen(
-    now: State, dataset: DataSet, content: Mapping[str, Any], arithmetic: Arithmetic, team: Team
-) -> None:
+def _begin_frozen(now: State, dataset: DataSet, content: Mapping[str, Any], arithmetic: Arithmetic, team: Team) -> None:
     """Give a backbone the last layer that suits its features as they are: what training begins with, and must beat."""
     from darkroom.models.backbones import Backbone
     from darkroom.training.frozen import train_probe
