@@ -28,7 +28,7 @@ from darkroom.config import (
     StorageConfig,
     TrainConfig,
 )
-from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
+from darkroom.errors import DarkroomError, ImageError, ReportError, TrainingStoppedError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
 from darkroom.training.launch import place
@@ -39,7 +39,11 @@ EXIT_STOPPED = 130
 
 FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
 
-SERVING_PACKAGES = ("flask", "onnxruntime", "waitress")
+EXTRAS = {
+    **dict.fromkeys(("flask", "onnxruntime", "waitress"), "serve"),
+    **dict.fromkeys(("jinja2", "pptx", "typst"), "report"),
+}
+"""What to install for a module that is missing."""
 
 app = cyclopts.App(
     name="darkroom",
@@ -358,6 +362,55 @@ def ablate(
     print(folder)
 
 
+@app.command
+def report(folder: Path, /, *, ablation: Path | None = None) -> None:
+    """Write report.pdf, slides.pptx, and report.json, which says where each of their numbers comes from.
+
+    Parameters
+    ----------
+    folder
+        A run folder, or the folder of a comparison, whose choice is then reported.
+    ablation
+        The folder of an ablation, which becomes a section of its own.
+    """
+    from darkroom.report.write import write_report
+
+    place = write_report(folder, ablation=ablation)
+    print(f"{place.report}\n{place.slides}\ncheck every number: {shlex.join([_program(), 'verify', str(folder)])}")
+
+
+@app.command
+def verify(
+    folder: Path,
+    /,
+    *,
+    sample: int | None = None,
+    server: str | None = None,
+    storage: Storage = STORAGE,
+) -> None:
+    """Compute everything that a run or comparison claims again from what lies beneath it; nothing is changed.
+
+    Parameters
+    ----------
+    folder
+        A run folder, or that of a comparison.
+    sample
+        Pictures of a split that are read and answered again; all, when not given.
+    server
+        Address of a server that is said to serve this model.
+    """
+    from darkroom.verify import verify as verify_run
+
+    if sample is not None and sample < 1:
+        raise UsageError(f"--sample is {sample}: give at least 1")
+    failed = 0
+    for check in verify_run(folder, DataConfig(**asdict(storage)), sample=sample, server=server):
+        print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}", flush=True)
+        failed += not check.passed
+    if failed:
+        raise ReportError(f"{failed} of the checks of {folder} failed: what they name was changed after it was made")
+
+
 weights = cyclopts.App(name="weights", help="Weights of pre-trained networks.")
 app.command(weights)
 
@@ -458,7 +511,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except ModuleNotFoundError as error:
-        extra = "serve" if error.name in SERVING_PACKAGES else "train"
+        extra = EXTRAS.get(error.name or "", "train")
         _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
     except MemoryError:
         _leave(f"error: {FULL}", EXIT_ERROR)

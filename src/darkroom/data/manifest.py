@@ -67,6 +67,17 @@ class Manifest:
         """Where the picture lies on this machine."""
         return self.root / self.rows[id].path
 
+    def content(self, id: int) -> bytes:
+        """A picture's file as it was when the run began; raises `DataError` when it is not so any more."""
+        path = self.path(id)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} can no longer be read ({error.strerror or error}): put it back") from error
+        if hashlib.sha256(content).hexdigest() != self.rows[id].sha256:
+            raise DataError(f"{path} has changed since the run began: put the old file back, or start a new run")
+        return content
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Pictures by split and class, zeros included."""
         found = Counter((row.split, row.label) for row in self.rows)

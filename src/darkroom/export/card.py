@@ -272,7 +272,7 @@ def _licence(info: BundleInfo) -> Paragraphs:
 def _reproduction(config: Content, info: BundleInfo) -> Paragraphs:
     versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
     yield "## To make it again"
-    yield f"    {_command(config)}"
+    yield f"    {command_of(config)}"
     facts = [
         f"Commit of darkroom: `{config['commit'] or 'not recorded'}`.",
         f"Versions: {_text(versions)}; {_text(config['platform'])}.",
@@ -283,7 +283,7 @@ def _reproduction(config: Content, info: BundleInfo) -> Paragraphs:
     yield _list(facts)
 
 
-def _command(config: Content) -> str:
+def command_of(config: Content) -> str:
     """What to type for the same training; paths of the machine that it ran on are cut down to names."""
     data, requested = config["data"], config["data"]["requested"] | config["training"]["requested"]
     usual = asdict(DataConfig()) | asdict(TrainConfig())

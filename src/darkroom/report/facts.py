@@ -2,141 +2,137 @@
 
     facts.tell("metrics.test.accuracy.value", "percent")  ->  "91.6 %"
 
-Paths begin with the name of a file without its ending (config, metrics, comparison, ablation, bundle, history); parts
-between dots are keys, or places in a list (negative ones count from its end). `count:PATH` is how many entries are there.
+Paths begin with the name of a file without its ending (config, metrics, history, bundle, insights, comparison,
+ablation), or with `darkroom`, for what this program holds fixed. Parts between dots are keys, or places in a list
+(negative ones count from its end); `join` makes paths of parts that hold dots themselves. `count:PATH` is how many
+entries are there, `sum:PATH` the sum of all numbers beneath it.
 """
 
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from darkroom import __version__
 from darkroom.errors import RunError
-from darkroom.runs import Run
 
-Style = Literal[
-    "percent", "points", "count", "number", "precise", "seconds", "minutes", "milliseconds", "millions", "megabytes",
-    "date", "text",
-]  # fmt: skip
+COUNT, SUM = "count:", "sum:"
 
-COUNT = "count:"
+FIXED = {"confidence": 0.95, "version": __version__}
+"""What this program holds fixed and texts tell of: the level of all intervals, for one."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A value that was told: where it came from, how it was shown, and, once laid out, on which page or slide."""
+    """A value that was told: where it came from, and how it was shown."""
 
     path: str
-    style: Style
+    style: str
     value: Any
     shown: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for report.json."""
-        return vars(self)
 
 
 @dataclass
 class Facts:
-    """Files of a run, and what has been told of them; `told` holds facts in the order of their first telling."""
+    """Contents of files by name, and what has been told of them, in the order of telling."""
 
     files: Mapping[str, Any]
     told: list[Fact] = field(default_factory=list)
 
-    def tell(self, path: str, style: Style) -> str:
-        """The value at `path`, formatted; raises `RunError` where the files hold nothing there."""
-        return self.fact(path, style).shown
-
-    def fact(self, path: str, style: Style) -> Fact:
-        """The same with its origin, recorded."""
-        value = self.value(path)
-        if style not in STYLES:
-            raise RunError(f"{style} is no style of numbers: give one of {', '.join(STYLES)}")
-        fact = Fact(path, style, value, STYLES[style](value))
+    def tell(self, path: str, style: str) -> str:
+        """The value at `path`, formatted and recorded; raises `RunError` where the files hold nothing there."""
+        fact = Fact(path, style, value := self.value(path), shown_as(value, style))
         self.told.append(fact)
-        return fact
+        return fact.shown
 
     def value(self, path: str) -> Any:
-        """The value at `path` as it is, for decisions: it is not told, and so not recorded."""
+        """The value at `path` as it is, for decisions and drawings."""
         if path.startswith(COUNT):
             return len(self.value(path.removeprefix(COUNT)))
-        here: Any = self.files
-        for part in parts(path):
+        if path.startswith(SUM):
+            return _sum(self.value(path.removeprefix(SUM)))
+        here: Any = {**self.files, "darkroom": FIXED}
+        for part in split(path):
             try:
                 here = here[int(part)] if isinstance(here, Sequence) and not isinstance(here, str) else here[part]
             except (KeyError, IndexError, ValueError, TypeError) as error:
-                raise RunError(f"nothing is known of {path} (at {part}): evaluate and export the run first") from error
+                raise RunError(f"nothing is known of {path} (at {part}): evaluate and export the run again") from error
         return here
 
     def has(self, path: str) -> bool:
         """Whether the files hold something at `path`."""
         try:
-            return self.value(path) is not None
+            return self.value(path) not in (None, [], {})
         except RunError:
             return False
 
 
-def parts(path: str) -> list[str]:
-    """The parts of a path; one that holds dots itself stands in angle brackets, as in metrics.test.per_class.<a.b>.f1."""
+def join(*parts: object) -> str:
+    """The path of these parts, each of which may hold dots."""
+    return ".".join(f"<{part}>" if "." in str(part) or str(part).startswith("<") else str(part) for part in parts)
+
+
+def split(path: str) -> list[str]:
+    """The parts of a path: the inverse of `join`."""
     found, rest = [], path
     while rest:
         if rest.startswith("<"):
-            part, _, rest = rest[1:].partition(">")
-            rest = rest.removeprefix(".")
+            part, closed, rest = rest[1:].partition(">.")
+            found.append(part if closed else part.removesuffix(">"))
         else:
             part, _, rest = rest.partition(".")
-        found.append(part)
+            found.append(part)
     return found
 
 
-def files_of(run: Run) -> dict[str, Any]:
-    """What the files of a run hold, by name; figures and predictions are not among them."""
-    content: dict[str, Any] = {"config": run.read_config(), "metrics": run.read_metrics()}
-    if run.history.is_file():
-        content["history"] = run.read_history()
-    if (info := run.bundle / "bundle.json").is_file():
-        content["bundle"] = _read(info)
-    return content
+def shown_as(value: Any, style: str) -> str:
+    """A value as a reader sees it."""
+    return STYLES[style](value)
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): export the run again") from error
+def _sum(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sum(map(_sum, value.values()))
+    return sum(map(_sum, value)) if isinstance(value, list) else value
 
 
-def _number(value: float, digits: int = 3) -> str:
-    """So many significant digits, no exponent for what people read easily."""
-    if value == 0:
-        return "0"
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{places}f}" if abs(value) >= 1e-4 else f"{value:.{digits - 1}e}"
+def _number(value: float) -> str:
+    """At most three significant digits, with an exponent only for the smallest."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _clock(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} minutes"
-    return f"{seconds / 3600:.1f} hours"
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _amount(value: float) -> str:
+    """Parameters or multiply-adds: in words from a million on."""
+    if value >= 1e9:
+        return f"{value / 1e9:.1f} billion"
+    return f"{value / 1e6:.1f} million" if value >= 1e6 else f"{value:,.0f}"
 
 
 STYLES: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: f"{100 * value:.1f} %",
-    "points": lambda value: f"{100 * value:+.1f}",
-    "count": lambda value: f"{value:,}",
+    "whole percent": lambda value: f"{100 * value:.0f} %",
+    "points": lambda value: f"{100 * value:.1f} points",
+    "signed points": lambda value: f"{100 * value:+.1f}".replace("-", "−"),
+    "decimal": lambda value: f"{value:.3f}",
     "number": _number,
-    "precise": lambda value: f"{value:.3f}",
-    "seconds": lambda value: f"{value:.0f} s",
-    "minutes": _clock,
-    "milliseconds": lambda value: f"{value:.1f} ms",
-    "millions": lambda value: f"{value / 1e6:,.1f} million",
-    "megabytes": lambda value: f"{value / 1e6:.1f} MB",
-    "date": lambda value: f"{datetime.fromisoformat(value):%-d %B %Y}",
+    "count": lambda value: f"{value:,}",
+    "amount": _amount,
+    "millions": lambda value: f"{value / 1e6:,.1f}",
+    "duration": _duration,
+    "minutes": lambda value: f"{value / 60:.1f}",
+    "joules": lambda value: f"{value / 1000:,.1f} kJ",
+    "megabytes": lambda value: f"{value / 1e6:.1f}",
+    "gigabytes": lambda value: f"{value / 2**30:.0f} GiB",
+    "milliseconds": lambda value: f"{value:.1f}",
+    "probability": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+    "shape": lambda value: "×".join(f"{side:,}" for side in value),
+    "date": lambda value: f"{datetime.fromisoformat(value):%d %B %Y}".removeprefix("0"),
     "text": str,
 }
-"""How a value is shown."""
+"""How values are shown; the words of a style are what templates ask for."""
