@@ -73,11 +73,13 @@ def cache(finished: Finished) -> tuple[str, str]:
 def test_help_names_every_command(darkroom: Command) -> None:
     code, out, _ = darkroom("--help")
     assert code == 0
-    for name in ("doctor", "train", "evaluate", "export", "share", "models", "predict", "serve", "run"):
+    for name in ("doctor", "train", "evaluate", "export", "share", "models", "predict", "serve", "run", "notebook"):
         assert name in out
 
 
-@pytest.mark.parametrize("name", ["doctor", "train", "evaluate", "export", "share", "predict", "serve", "run"])
+@pytest.mark.parametrize(
+    "name", ["doctor", "train", "evaluate", "export", "share", "predict", "serve", "run", "notebook"]
+)
 def test_every_option_has_a_sentence(darkroom: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = darkroom(name, "--help")

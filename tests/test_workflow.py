@@ -221,6 +221,11 @@ def test_a_run_is_named_after_its_data(tmp_path: Path, monkeypatch: pytest.Monke
     assert free_run(data).folder == Path("runs") / name
 
 
+def test_comparisons_of_an_archive_are_named_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert free_run("/data/pets.zip", suffix="-compared").folder == Path("runs") / "pets-compared"
+
+
 def test_a_taken_name_is_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for expected in ("digits", "digits-2", "digits-3"):

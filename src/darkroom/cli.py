@@ -29,7 +29,7 @@ from darkroom.config import (
     TrainConfig,
 )
 from darkroom.errors import DarkroomError, ImageError, ReportError, TrainingStoppedError, UsageError
-from darkroom.progress import say, track
+from darkroom.progress import say
 from darkroom.runs import Run
 from darkroom.training.launch import place
 
@@ -41,7 +41,7 @@ FULL = "the memory is full: close other programs, or give --accumulate 4, a smal
 
 EXTRAS = {
     **dict.fromkeys(("flask", "onnxruntime", "waitress"), "serve"),
-    **dict.fromkeys(("jinja2", "pptx", "typst"), "report"),
+    **dict.fromkeys(("jinja2", "nbformat", "pptx", "typst"), "report"),
 }
 """What to install for a module that is missing."""
 
@@ -214,18 +214,12 @@ def predict(
     top
         Classes shown for each picture in the table.
     """
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-    from darkroom.engines.prediction import Failure, expand, stream_predictions
+    from darkroom.engines.prediction import Failure
     from darkroom.summary import prediction_json, prediction_lines
 
-    if not images:
-        raise UsageError("no pictures are named: give files, folders or patterns after the model")
     if top < 1:
         raise UsageError(f"--top is {top}: give at least 1")
-    paths = expand(images)
-    with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
-        sources = ((str(path), path) for path in paths)
-        answers = list(track(stream_predictions(engine, sources), total=len(paths), what="Predicting"))
+    answers = workflow.predict(model, *images)
     if as_json:
         print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
     else:
@@ -243,12 +237,7 @@ def serve(model: str, /, *, settings: Serving = SERVING) -> None:
     model
         A run folder, a bundle, or the name of a model that comes with darkroom (`darkroom models` lists them).
     """
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-    from darkroom.web import create_app
-    from darkroom.web.server import serve as listen
-
-    with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
-        listen(create_app(engine, settings), settings)
+    workflow.serve(model, settings)
 
 
 @app.command
@@ -312,7 +301,7 @@ def compare(
 
     if out is None and resume:
         raise UsageError("--resume needs --out: name the folder that is to go on")
-    folder = out or workflow.free_run(f"{Path(data).name}-compared").folder
+    folder = out or workflow.free_run(data, suffix="-compared").folder
     compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
     print("\n" + Comparison(folder).text.read_text(encoding="utf-8"))
     print(f"{folder}\nserve the choice: {_program()} serve {shlex.quote(str(folder))}")
@@ -348,7 +337,7 @@ def ablate(
 
     if out is None and resume:
         raise UsageError("--resume needs --out: name the folder that is to go on")
-    folder = out or workflow.free_run(f"{Path(data).name}-ablated").folder
+    folder = out or workflow.free_run(data, suffix="-ablated").folder
     content = ablate_training(
         data,
         folder,
@@ -409,6 +398,32 @@ def verify(
         failed += not check.passed
     if failed:
         raise ReportError(f"{failed} of the checks of {folder} failed: what they name was changed after it was made")
+
+
+@app.command
+def notebook(
+    data: str,
+    /,
+    *,
+    out: Path | None = None,
+    overwrite: Flag = False,
+    storage: Storage = STORAGE,
+) -> None:
+    """Write a Jupyter notebook that takes every step on a data set, one cell at a time, and explains it.
+
+    Parameters
+    ----------
+    data
+        The data set.
+    out
+        The notebook; NAME-walkthrough.ipynb when not given.
+    overwrite
+        Replace the file that is there.
+    """
+    from darkroom.notebook import write_notebook
+
+    path = write_notebook(data, out, storage=storage, overwrite=overwrite)
+    print(f"{path}\nopen it: {shlex.join(['jupyter', 'lab', str(path)])}")
 
 
 weights = cyclopts.App(name="weights", help="Weights of pre-trained networks.")

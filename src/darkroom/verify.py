@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,15 @@ def verify(path: Path, config: DataConfig, *, sample: int | None = None, server:
     `sample` bounds how many pictures of a split are read and answered again; `server` is the address of one that is
     said to serve this model.
     """
-    compared = Comparison(path)
+    compared, run, place = Comparison(path), Run(path), Run(path)
     if compared.content.is_file():
         yield _check("comparison", lambda: _comparison(compared))
-        run = compared.chosen
-    else:
-        run = Run(path)
+        try:
+            run = compared.chosen
+        except RunError:  # told by the check above
+            return
     yield from Verification(run, config, sample).checks()
-    place = Run(path)
-    if place.told.is_file():
+    if any(file.is_file() for file in (place.told, place.report, place.slides, place.insights)):
         yield _check("insights", lambda: _insights(place, run))
         yield _check("report", lambda: _report(place))
     if server is not None:
@@ -90,6 +91,9 @@ class Verification:
         """Those of the run folder, from the pictures up."""
         yield _check("manifest", self.manifest_and_pictures)
         yield _check("bundle", self.bundle)
+        if self.run.int8_bundle.is_dir():
+            yield _check("int8 bundle", self.int8_bundle)
+        yield _check("train: pictures", lambda: self.pictures("train"))
         for split in self._splits():
             for name, what in (
                 ("pictures", self.pictures),
@@ -99,14 +103,13 @@ class Verification:
                 ("what the bundle says", self.told_by_bundle),
             ):
                 yield _check(f"{split}: {name}", lambda what=what, split=split: what(split))  # type: ignore[misc]
-        if not self.run.refitted:
-            yield _check("temperature and threshold", self.calibration)
+        yield _check("temperature and threshold", self.calibration)
 
     def _splits(self) -> list[str]:
         """The splits that were evaluated; none, where that cannot be told, which other checks will find."""
         try:
             return self.run.judges()
-        except DarkroomError:
+        except (DarkroomError, LookupError, TypeError):
             return ["validation"]
 
     @cached_property
@@ -131,6 +134,13 @@ class Verification:
         of_run = {name: data[name] for name in ("classes", "preprocessing", "fingerprint")}
         _require_same("bundle.json", of_bundle, "the run", of_run | {"weights": files.sha256_of(self.run.weights)})
         return f"answers as when it was exported; weights {of_bundle['weights'][:12]}…"
+
+    def int8_bundle(self) -> str:
+        """Its files have their hashes, its golden pictures their answers, and it was made of this run's weights."""
+        with OnnxRuntimeEngine.open(self.run.int8_bundle) as engine:
+            weights = engine.bundle.provenance["weights_sha256"]
+        _require_same("bundle-int8", weights, "the run", files.sha256_of(self.run.weights))
+        return "answers as when it was exported"
 
     def _sampled(self, split: str) -> npt.NDArray[np.int64]:
         """Places of the pictures of a split that are looked at again: all, or evenly spread ones."""
@@ -185,7 +195,9 @@ class Verification:
         return "what metrics.json says"
 
     def calibration(self) -> str:
-        """Temperature and threshold follow from the predictions of validation."""
+        """Temperature and threshold follow from the predictions of validation, unless a refit has learned these."""
+        if self.run.refitted:
+            return "those of the network before the refit, whose predictions stay as they are"
         metrics, stored = self.run.read_metrics(), self.run.read_predictions("validation")
         temperature = fit_temperature(stored.logits, stored.labels)
         threshold = asdict(not_sure_threshold(stored.labels, probabilities(stored.logits, temperature)))
@@ -244,7 +256,7 @@ def _server(address: str, run: Run) -> str:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310  # the scheme is checked above
             said = json.load(answer)["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{url} does not answer as darkroom does ({error})") from error
     if said != Bundle.open(run.bundle).info.provenance["weights_sha256"]:
         raise ReportError(f"{address} serves a model of other weights ({said!r:.14}…)")
@@ -256,7 +268,7 @@ def _check(name: str, holds: Callable[[], str]) -> Check:
         return Check(name, True, holds())
     except DarkroomError as error:
         return Check(name, False, str(error))
-    except (OSError, KeyError, TypeError, ValueError) as error:  # a file whose content was changed has any form
+    except Exception as error:  # a file whose content was changed may have any form
         return Check(name, False, f"cannot be checked: {type(error).__name__} {error}")
 
 

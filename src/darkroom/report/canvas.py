@@ -68,8 +68,7 @@ class Slide:
         shape.left, shape.top, shape.width, shape.height = map(Inches, (MARGIN, 0.4, WIDTH - 2 * MARGIN, 1.1))
         frame = shape.text_frame
         frame.word_wrap, frame.vertical_anchor = True, MSO_ANCHOR.MIDDLE
-        lines = fitted(title, WIDTH - 2 * MARGIN - 0.2, size=TITLE, lines=2, weight="bold")
-        frame.text = " ".join(lines)
+        frame.text = fitted(title, WIDTH - 2 * MARGIN - 0.2, size=TITLE, lines=2, weight="bold")
         for paragraph in frame.paragraphs:
             paragraph.alignment = PP_ALIGN.LEFT
             _letter(paragraph.runs, size=TITLE, bold=True)
@@ -93,7 +92,7 @@ class Slide:
         room = max(1, int(box[3] / max(1, len(lines)) / (1.25 * size / 72)))
         for place, line in enumerate(lines):
             paragraph = frame.paragraphs[0] if place == 0 else frame.add_paragraph()
-            shown = " ".join(fitted(line, box[2] - 0.3, size=size, lines=room))
+            shown = fitted(line, box[2] - 0.3, size=size, lines=room)
             paragraph.text = f"• {shown}" if bullets else shown
             paragraph.alignment = PP_ALIGN.CENTER if align == "center" else PP_ALIGN.LEFT
             paragraph.space_after = Pt(size / 3)
@@ -127,7 +126,7 @@ class Slide:
         frame.word_wrap, frame.vertical_anchor = True, MSO_ANCHOR.MIDDLE
         for place, line in enumerate(words):
             paragraph = frame.paragraphs[0] if place == 0 else frame.add_paragraph()
-            paragraph.text = " ".join(fitted(line, box[2] - 0.25, size=SMALL, lines=3))
+            paragraph.text = fitted(line, box[2] - 0.25, size=SMALL, lines=3)
             paragraph.alignment = PP_ALIGN.CENTER
             _letter(paragraph.runs, size=SMALL, bold=place == 0, color=ink)
 
@@ -139,10 +138,12 @@ class Slide:
         shape.line.fill.background()
         shape.shadow.inherit = False
 
-    def picture(self, path: Path, box: Box, *, words: str) -> None:
+    def picture(self, source: Path | io.BytesIO, box: Box, *, words: str) -> None:
         """A picture as large as the box allows, in its middle, with `words` for those who cannot see it."""
         left, top, width, height = box
-        shape = self._slide.shapes.add_picture(str(path), Inches(left), Inches(top))
+        shape = self._slide.shapes.add_picture(
+            str(source) if isinstance(source, Path) else source, Inches(left), Inches(top)
+        )
         scale = min(Inches(width) / shape.width, Inches(height) / shape.height)
         shape.width, shape.height = int(shape.width * scale), int(shape.height * scale)
         shape.left = Inches(left) + (Inches(width) - shape.width) // 2
@@ -168,7 +169,7 @@ class Slide:
         cell.margin_top = cell.margin_bottom = Inches(0.02)
         cell.margin_left = cell.margin_right = Inches(0.08)
         cell.vertical_anchor = MSO_ANCHOR.MIDDLE
-        cell.text = " ".join(fitted(text, width - 0.16, size=SMALL, lines=1, weight="bold" if head else "normal"))
+        cell.text = fitted(text, width - 0.16, size=SMALL, lines=1, weight="bold" if head else "normal")
         paragraph = cell.text_frame.paragraphs[0]
         paragraph.alignment = PP_ALIGN.LEFT if left else PP_ALIGN.RIGHT
         _letter(paragraph.runs, size=SMALL, bold=head, color="#FFFFFF" if head else style.INK)
@@ -250,7 +251,6 @@ class Slide:
             chart.legend.font.size = Pt(SMALL)
         for place, drawn in enumerate(chart.plots[0].series):
             color = _rgb(COLORS[place % len(COLORS)])
-            drawn.smooth = False
             if kind == XL_CHART_TYPE.XY_SCATTER:
                 drawn.format.line.fill.background()
                 drawn.marker.style, drawn.marker.size = XL_MARKER_STYLE.CIRCLE, 11
@@ -266,11 +266,11 @@ class Slide:
 COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILLION, style.SKY, style.MUTED, "#CC79A7", style.INK)
 
 
-def fitted(text: str, width: float, *, size: float, lines: int, weight: str = "normal") -> list[str]:
-    """`text` on at most so many lines of `width` inches, as DejaVu Sans has it, which is wider than Arial."""
-    if lines == 1:
-        return [style.shorten(text, width, size=size, weight=weight)]
-    return style.wrap(text, width, lines=lines, size=size * (1.08 if weight == "bold" else 1))
+def fitted(text: str, width: float, *, size: float, lines: int, weight: str = "normal") -> str:
+    """`text`, cut to what fits on so many lines of `width` inches in DejaVu Sans, which is wider than Arial."""
+    size *= 1.08 if weight == "bold" else 1
+    shown = [style.shorten(text, width, size=size)] if lines == 1 else style.wrap(text, width, lines=lines, size=size)
+    return " ".join(shown) if "…" in "".join(shown) else text
 
 
 def short_names(names: Sequence[str], width: float) -> list[str]:

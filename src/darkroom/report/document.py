@@ -11,16 +11,19 @@ from typing import Any
 
 import matplotlib
 import typst
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
 from darkroom.errors import ReportError
+from darkroom.progress import say
 from darkroom.report.facts import Facts, join
 from darkroom.report.story import story_of, title_of
 
 TEMPLATE, LAYOUT = "report.typ.j2", "layout.typ"
 STANDARD = "ua-1"
 """PDF/UA: readable by screen readers, with tags, titles and words for every figure."""
+NO_LETTER = "could not be displayed"
+"""What Typst says of letters that no font has, which that standard forbids."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,16 @@ def typeset(facts: Facts, figures: Mapping[str, Path], *, created: str) -> tuple
 
 def _compiled(folder: Path, created: str) -> tuple[bytes, list[Told]]:
     fonts = [str(Path(matplotlib.get_data_path()) / "fonts" / "ttf")]  # DejaVu, which the figures are lettered in
+    timestamp = int(datetime.fromisoformat(created).timestamp())
     try:
         compiler = typst.Compiler(folder / "report.typ", root=folder, font_paths=fonts)
-        pdf = compiler.compile(
-            format="pdf", pdf_standards=STANDARD, timestamp=int(datetime.fromisoformat(created).timestamp())
-        )
+        try:
+            pdf = compiler.compile(format="pdf", pdf_standards=STANDARD, timestamp=timestamp)
+        except typst.TypstError as error:
+            if NO_LETTER not in str(error):
+                raise
+            say("No font here has all letters of the class names: some are shown as boxes, and the PDF is not PDF/UA")
+            pdf = compiler.compile(format="pdf", timestamp=timestamp)
         told = json.loads(compiler.query("<told>", field="value"))
     except typst.TypstError as error:
         raise ReportError(f"the report cannot be typeset: {error}") from error
@@ -68,7 +76,7 @@ def environment_for(facts: Facts, figures: Mapping[str, Path]) -> Environment:
     environment = Environment(
         loader=PackageLoader("darkroom.report"),
         autoescape=True,  # so that what `finalize` has escaped, or macros have made, is not escaped again
-        finalize=markup,
+        finalize=pass_context(lambda _, value: markup(value)),  # with a context, nothing is computed before it
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -107,5 +115,10 @@ def markup(value: Any) -> Markup:
 
 def quoted(text: str) -> str:
     """A string literal of Typst."""
-    escaped = "".join(f"\\u{{{ord(letter):x}}}" if letter < " " else letter for letter in text)
-    return '"' + escaped.replace("\\", "\\\\").replace("\\\\u{", "\\u{").replace('"', '\\"') + '"'
+    return '"' + "".join(_escaped(letter) for letter in text) + '"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    return f"\\u{{{ord(letter):x}}}" if letter < " " else letter

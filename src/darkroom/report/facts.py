@@ -68,21 +68,13 @@ class Facts:
 
 
 def join(*parts: object) -> str:
-    """The path of these parts, each of which may hold dots."""
-    return ".".join(f"<{part}>" if "." in str(part) or str(part).startswith("<") else str(part) for part in parts)
+    """The path of these parts; their own dots are written as ~1, and ~ as ~0."""
+    return ".".join(str(part).replace("~", "~0").replace(".", "~1") for part in parts)
 
 
 def split(path: str) -> list[str]:
     """The parts of a path: the inverse of `join`."""
-    found, rest = [], path
-    while rest:
-        if rest.startswith("<"):
-            part, closed, rest = rest[1:].partition(">.")
-            found.append(part if closed else part.removesuffix(">"))
-        else:
-            part, _, rest = rest.partition(".")
-            found.append(part)
-    return found
+    return [part.replace("~1", ".").replace("~0", "~") for part in path.split(".")]
 
 
 def shown_as(value: Any, style: str) -> str:
@@ -98,7 +90,7 @@ def _sum(value: Any) -> Any:
 
 def _number(value: float) -> str:
     """At most three significant digits, with an exponent only for the smallest."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def _duration(seconds: float) -> str:

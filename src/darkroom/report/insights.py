@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from darkroom.data.manifest import Manifest
+from darkroom.errors import RunError
 from darkroom.evaluation.calibration import probabilities, reliability
 from darkroom.evaluation.metrics import most_confused
 from darkroom.export.card import command_of
@@ -37,7 +38,10 @@ def insights_of(run: Run) -> dict[str, Any]:
     `split` is the one that the headline is about: test where it was opened, else validation.
     """
     config, metrics = run.read_config(), run.read_metrics()
-    split = run.judges()[-1]
+    judges = run.judges()
+    if not judges:
+        raise RunError(f"{run.folder} was refitted and not judged since: run `darkroom evaluate --split test` first")
+    split = judges[-1]
     history = run.read_history() if run.history.is_file() else []
     content = deduce(config, metrics, history, split=split, predictions=run.read_predictions(split))
     classes, fingerprint = config["data"]["classes"], config["data"]["fingerprint"]

@@ -1,10 +1,14 @@
 """The slides: one message each, from the same facts as the report, with notes that explain it in plain words."""
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from darkroom.errors import ImageError
 from darkroom.figures import style
-from darkroom.report.canvas import MARGIN, ROOM, TOP, WIDTH, Box, Deck, Slide
+from darkroom.preprocess import decode
+from darkroom.report.canvas import MARGIN, ROOM, TITLE, TOP, WIDTH, Box, Deck, Slide
 from darkroom.report.facts import Facts, join
 from darkroom.report.story import METRICS, headings, title_of
 
@@ -16,6 +20,7 @@ BARS = 12
 SHOWN_SAMPLES = 10
 
 
+@style.look()
 def deck(facts: Facts, figures: Mapping[str, Path], samples: Sequence[Path] = ()) -> tuple[bytes, list[int]]:
     """The file, and for each fact that was told the number of its slide."""
     talk = Talk(facts, figures, samples)
@@ -124,11 +129,17 @@ class Talk:
         self._gallery(slide)
 
     def _gallery(self, slide: Slide) -> None:
-        shown = self.samples[:SHOWN_SAMPLES]
         columns, side = 4, 1.45
-        for place, path in enumerate(shown):
+        for place, (name, picture) in enumerate(self._pictures()):
             left, top = 6.6 + place % columns * (side + 0.12), TOP + place // columns * (side + 0.25)
-            slide.picture(path, (left, top, side, side), words=f"a sample: {path.stem}")
+            slide.picture(picture, (left, top, side, side), words=f"a sample: {name}")
+
+    def _pictures(self) -> Iterator[tuple[str, io.BytesIO]]:
+        """Samples as PNG, upright, of whatever format they are."""
+        for path in self.samples[:SHOWN_SAMPLES]:
+            with suppress(ImageError):
+                decode(path).save(stream := io.BytesIO(), "PNG")
+                yield path.stem, stream
 
     def preprocessing(self) -> None:
         """The contract."""
@@ -148,7 +159,7 @@ class Talk:
             ("decode", "first frame, eight-bit colour, upright"),
             ("shape", resize),
             ("scale", f"to {size} pixels, {self.value(f'{contract}.interpolation')}"),
-            ("normalise", "inside of the network, by mean and deviation of the training pictures"),
+            ("normalise", "in the network, by mean and deviation of training"),
         ]
         _flow(slide, [list(step) for step in steps], top=TOP, height=1.7)
         if "preprocessing" in self.figures:
@@ -209,17 +220,21 @@ class Talk:
             tell("config.training.result.epochs", "count"),
             tell("config.training.result.best_epoch", "count"),
         )
+        kept = (
+            f"epoch {best} was"
+            if self.value("config.training.result.best_epoch")
+            else "the fitted last layer alone was"
+        )
         slide = self.deck.slide(
-            f"{epochs} epochs in {seconds}; epoch {best} was best on validation and was kept",
+            f"{epochs} epochs in {seconds}; {kept} best on validation and was kept",
             notes="The lines show which share of the training views and of the validation pictures was right after "
             "each epoch. Training views are made harder by augmentation, so its line may lie below.",
         )
-        history = self.value("history")
         series = {
-            "training views": [row["train_accuracy"] for row in history],
-            "validation": [row["validation_accuracy"] for row in history],
+            "training views": self._column("history", "train_accuracy"),
+            "validation": self._column("history", "validation_accuracy"),
         }
-        slide.lines(LEFT, [row["epoch"] for row in history], series, format="0%", across="epoch", up="accuracy")
+        slide.lines(LEFT, self._column("history", "epoch"), series, format="0%", across="epoch", up="accuracy")
         settings = "config.training.settings"
         slide.text(
             RIGHT,
@@ -231,6 +246,13 @@ class Talk:
             ],
             bullets=True,
         )
+
+    def _column(self, path: str, name: str) -> list[float]:
+        """The values of that name in all rows at `path`, told one by one, since a chart shows them."""
+        places = range(len(self.value(path)))
+        for place in places:
+            self.tell(f"{path}.{place}.{name}", "decimal")
+        return [self.value(f"{path}.{place}.{name}") for place in places]
 
     def metrics(self) -> None:
         """All metrics with intervals."""
@@ -257,8 +279,9 @@ class Talk:
         path = {name: f"{self.block}.{join('per_class', name)}.f1" for name in ranking}
         worst, best = self.tell(path[ranking[0]], "percent"), self.tell(path[ranking[-1]], "percent")
         slide = self.deck.slide(
-            f"Weakest is {ranking[0]} (F1 {worst}), strongest {ranking[-1]} ({best})",
-            notes="F1 is high only where a class is both found (recall) and not named wrongly (precision). "
+            f"Weakest is {_short(ranking[0])} (F1 {worst}), strongest {_short(ranking[-1])} ({best})",
+            notes=f"The weakest class is {ranking[0]}, the strongest {ranking[-1]}. "
+            "F1 is high only where a class is both found (recall) and not named wrongly (precision). "
             + ("All classes are shown." if len(shown) == len(ranking) else "Only the weakest classes are shown."),
         )
         values = {name: self.value(path[name]) for name in shown}
@@ -274,8 +297,9 @@ class Talk:
         one, other = (self.value(f"insights.confused.both.{which}") for which in ("one", "other"))
         n, share = tell("insights.confused.both.n", "count"), tell("insights.confused.both.share", "percent")
         slide = self.deck.slide(
-            f"{one} and {other} are taken for each other {n} times: {share} of all mistakes",
-            notes=f"Of {tell('insights.mistakes.of', 'count')} pictures {tell('insights.mistakes.n', 'count')} got a "
+            f"{_short(one)} and {_short(other)} are taken for each other {n} times: {share} of all mistakes",
+            notes=f"These are {one} and {other}. "
+            f"Of {tell('insights.mistakes.of', 'count')} pictures {tell('insights.mistakes.n', 'count')} got a "
             "wrong answer. The bars show the most frequent mistakes, from the true class to the answer.",
         )
         values = {}
@@ -293,11 +317,11 @@ class Talk:
             notes="If of all answers given with a certain confidence that share is right, the points lie on the "
             "diagonal. The confidence was calibrated on validation, by a temperature.",
         )
-        bins = self.value("insights.calibration")
+        bins = "insights.calibration"
         slide.points(
             LEFT,
             {
-                "answers": ([row["confidence"] for row in bins], [row["accuracy"] for row in bins]),
+                "answers": (self._column(bins, "confidence"), self._column(bins, "accuracy")),
                 "ideal": ([step / 10 for step in range(11)], [step / 10 for step in range(11)]),
             },
             formats=("0%", "0%"),
@@ -320,7 +344,9 @@ class Talk:
         sure = self.tell("insights.mistakes.sure", "count")
         bound = self.tell("insights.mistakes.sure_from", "whole percent")
         slide = self.deck.slide(
-            f"In {sure} mistakes it is at least {bound} sure: are all these labels right?",
+            f"In {sure} mistakes it is at least {bound} sure: are all these labels right?"
+            if self.value("insights.mistakes.sure")
+            else f"In none of its mistakes it is as much as {bound} sure",
             notes="These are the mistakes of which the network is surest, with the true class, the answer and its "
             "confidence. Some may be wrong labels; most show what it has not understood.",
         )
@@ -386,10 +412,10 @@ class Talk:
             notes="Each of these follows from a number of the report by a stated rule; see its section on limits.",
         )
         lines = [words[name] for name in advice] + [
-            "It knows these classes and nothing else: a picture of anything else gets one of them as its answer.",
+            "It knows these classes only: anything else gets one of them, too.",
             f"The figures hold for pictures like those of {self.value('config.data.name')}.",
         ]
-        slide.text(WHOLE, lines, bullets=True, size=20)
+        slide.text(WHOLE, lines, bullets=True)
 
     def again(self) -> None:
         """How to make it again and use it."""
@@ -404,6 +430,11 @@ class Talk:
             "try it in the browser: darkroom serve RUN",
         ]
         slide.text(WHOLE, lines, bullets=True)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for others in a title."""
+    return style.shorten(name, 2.8, size=TITLE, weight="bold")
 
 
 def _flow(slide: Slide, stages: Sequence[Sequence[str]], *, top: float, height: float) -> None:
