@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 import torch
@@ -23,11 +22,10 @@ from darkroom.data.dataset import DataSet, prepare
 from darkroom.models.networks import architecture_of
 from darkroom.training import machine
 from darkroom.training.candidates import candidate_of
-from darkroom.training.fit import forward_backward
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import Settings
-from darkroom.training.settle import settle
-from darkroom.training.train import make_batches, optimiser_of
+from darkroom.training.settle import settle, step_to_time
+from darkroom.training.train import make_batches
 from measuring import (
     argument_parser,
     darkroom_options,
@@ -103,16 +101,9 @@ def step_of(dataset: DataSet, content: dict[str, Any], *, compiled: bool) -> Ste
     architecture = architecture_of(content["network"])
     normalisation = (training["mean"], training["std"])
     network = candidate_of(content["network"]).new(dataset, architecture, seed=seed, normalisation=normalisation)
-    network = machine.arrange(network, arithmetic).train()
-    optimiser = optimiser_of(network, settings)
+    network = machine.arrange(network, arithmetic)
     batches = make_batches(dataset, settings, seed=seed)
-    endless = (batch for epoch in count() for batch in batches.epoch(epoch))
-
-    def step() -> None:
-        forward_backward(network, optimiser, *next(endless), settings, arithmetic, None)
-        optimiser.step()
-
-    return step
+    return step_to_time(network, settings, batches, arithmetic, side=architecture.image_size)
 
 
 def seconds_of(step: Step) -> float:

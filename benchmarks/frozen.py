@@ -20,10 +20,10 @@ import torch
 
 from darkroom.data.dataset import DataSet, prepare
 from darkroom.errors import UsageError
-from darkroom.models.backbones import Backbone
+from darkroom.models.backbones import Backbone, weights_hash
 from darkroom.models.inference import batch_size_for
 from darkroom.training.candidates import candidate
-from darkroom.training.frozen import train_probe
+from darkroom.training.frozen import Extraction, train_probe
 from darkroom.training.machine import Arithmetic, arrange
 from darkroom.training.recipes import Settings
 from darkroom.training.settle import settle
@@ -94,7 +94,8 @@ def ours(network: Backbone, dataset: DataSet, arithmetic: Arithmetic) -> float:
     """Views a second with everything that the frozen stage does."""
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as cache:
         start = time.perf_counter()
-        train_probe(network, dataset, arithmetic=arithmetic, mirrored=True, cache=Path(cache))
+        extraction = Extraction(network, weights_hash(network.body), dataset, arithmetic, Path(cache))
+        train_probe(extraction, mirrored=True)
         return views_of(dataset) / (time.perf_counter() - start)
 
 

@@ -1,16 +1,23 @@
 """`darkroom ablate`: what is varied, how effects are computed, and that test stays closed."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from darkroom.ablate import Ablation, ablate, lines, variants_of
+from darkroom import workflow
+from darkroom.ablate import FACTORS, _pinned, ablate, factors_of, lines, variants_of
 from darkroom.cli import main
+from darkroom.comparison.folder import Ablation
 from darkroom.config import AblateConfig, DataConfig, TrainConfig
 from darkroom.data.augmentation import NONE
-from darkroom.errors import RunError
+from darkroom.errors import DataError, RunError, UsageError
 from darkroom.evaluation.effects import effect
+from darkroom.runs import Run
 from darkroom.training.recipes import complete
 from finished import draw_blobs
 
@@ -60,19 +67,67 @@ def test_each_variant_differs_from_the_baseline() -> None:
     assert [variant.changes["width"] for variant in variants_of("width", BASE | {"width": 1.5})] == [0.75, 3.0]
 
 
+def test_what_goes_along_with_mirroring_is_told() -> None:
+    (ours,), (theirs,) = variants_of("augmentation", BASE), variants_of("augmentation", BASE, model="resnet18")
+    assert (ours.what, theirs.what) == ("no augmentation, no mirrored filters", "no augmentation")
+    (mirrored,) = variants_of("flip", BASE | {"flip": False})
+    assert mirrored.what == "mirroring, mirrored filters"
+    (plain,) = variants_of("augmentation", BASE | {"flip": False})
+    assert plain.what == "no augmentation"
+
+
+def test_width_is_varied_where_there_is_one() -> None:
+    assert factors_of(AblateConfig(), "cnn") == FACTORS
+    assert "width" in FACTORS
+    assert factors_of(AblateConfig(), "resnet18") == tuple(factor for factor in FACTORS if factor != "width")
+    assert factors_of(AblateConfig(of=("ema",)), "resnet18") == ("ema",)
+    for factor in ("width", "convolutions"):
+        with pytest.raises(UsageError, match=f"--of {factor} is for our own network, not for resnet18"):
+            factors_of(AblateConfig(of=(factor,)), "resnet18")
+
+
+def test_what_is_measured_of_the_baseline_holds_for_all() -> None:
+    settled = {
+        "settings": {"width": 0.7, "convolutions": 2},
+        "arithmetic": {"bf16": True, "channels_last": False, "compiled": False},
+        "threads": 2,
+    }
+    measured = {"precision": "bf16", "memory_format": "contiguous", "threads": 2}
+    ours, theirs = TrainConfig(minutes=1.0), TrainConfig(model="resnet18", minutes=1.0)
+    assert _pinned(ours, settled) == replace(ours, **measured, width=0.7, convolutions=2)
+    assert _pinned(theirs, settled) == replace(theirs, **measured)
+
+
+ARGUMENTS: dict[str, Any] = {
+    "training": TrainConfig(epochs=2, threads=1, width=0.25),
+    "config": AblateConfig(of=("label-smoothing", "ema"), seeds=2),
+}
+
+
 @pytest.fixture(scope="module")
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
     folder = tmp_path_factory.mktemp("ablation")
     draw_blobs(folder / "blobs", pictures=20)
     place = Ablation(folder / "out")
-    ablate(
-        str(folder / "blobs"),
-        place.folder,
-        data_config=DataConfig(cache=folder / "cache"),
-        training=TrainConfig(epochs=2, threads=1, width=0.25),
-        config=AblateConfig(of=("label-smoothing", "ema"), seeds=2),
-    )
+    ablate(str(folder / "blobs"), place.folder, data_config=DataConfig(cache=folder / "cache"), **ARGUMENTS)
     return place
+
+
+@pytest.fixture
+def copied(ablated: Ablation, tmp_path: Path) -> Ablation:
+    """An ablation to change."""
+    shutil.copytree(ablated.folder, tmp_path / "copy")
+    return Ablation(tmp_path / "copy")
+
+
+@pytest.fixture
+def data(ablated: Ablation) -> str:
+    return str(ablated.folder.parent / "blobs")
+
+
+@pytest.fixture
+def storage(ablated: Ablation) -> DataConfig:
+    return DataConfig(cache=ablated.folder.parent / "cache")
 
 
 def test_an_ablation_tells_each_effect(ablated: Ablation) -> None:
@@ -83,7 +138,7 @@ def test_an_ablation_tells_each_effect(ablated: Ablation) -> None:
         expected = np.mean(np.array(row["accuracies"]) - content["baseline"])
         assert row["mean"] == pytest.approx(expected)
         assert row["low"] <= row["mean"] <= row["high"]
-        settings = ablated.run(row["what"], 1).read_config()["training"]["settings"]
+        settings = ablated.run(f"{row['what']}-seed-1").read_config()["training"]["settings"]
         assert all(settings[name] == value for name, value in row["changes"].items())
     assert ablated.figure.with_suffix(".png").stat().st_size > 3000
     told = list(lines(content))
@@ -95,26 +150,105 @@ def test_the_test_split_stays_closed(ablated: Ablation) -> None:
     assert not any(run.name == "metrics.json" for run in ablated.runs.rglob("*"))
 
 
-def test_it_goes_on_where_it_stopped(ablated: Ablation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_trainings_share_what_was_measured(ablated: Ablation) -> None:
+    names = ("width", "convolutions", "precision", "memory_format", "threads")
+    requested = [Run(folder).read_config()["training"]["requested"] for folder in ablated.runs.iterdir()]
+    assert len(requested) == 6
+    (shared,) = {tuple(values[name] for name in names) for values in requested}
+    assert None not in shared
+    assert "auto" not in shared
+
+
+def test_it_goes_on_where_it_stopped(
+    ablated: Ablation, data: str, storage: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr("darkroom.workflow.train", never)
-    before = json.loads(ablated.content.read_text())["effects"]
-    arguments = {
-        "data_config": DataConfig(cache=ablated.folder.parent / "cache"),
-        "training": TrainConfig(epochs=2, threads=1, width=0.25),
-        "config": AblateConfig(of=("label-smoothing", "ema"), seeds=2),
-    }
-    data = str(ablated.folder.parent / "blobs")
-    again = ablate(data, ablated.folder, resume=True, **arguments)
-    assert again["effects"] == before
+    before = json.loads(ablated.content.read_text())
+    defaults = {"training": TrainConfig(), "config": AblateConfig()}
+    again = ablate(data, ablated.folder, resume=True, data_config=storage, **defaults)
+    assert again["effects"] == before["effects"]
+    assert again["budget"] == {"minutes": None, "epochs": 2}, "the options are those that it began with"
     with pytest.raises(RunError, match="already holds an ablation"):
-        ablate(data, ablated.folder, **arguments)
+        ablate(data, ablated.folder, data_config=storage, **ARGUMENTS)
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(
+    copied: Ablation, data: str, storage: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied.run("no averaging of weights-seed-1")
+    content = run.read_config()
+    result = content["training"].pop("result")
+    run.write_config(content)
+    calls: list[tuple[str, Any, Any]] = []
+    original = workflow.train
+
+    def watched(data: str, run: Run, **options: Any) -> None:
+        calls.append((run.folder.name, options["resume"], options["overwrite"]))
+        original(data, run, **options)
+
+    monkeypatch.setattr(workflow, "train", watched)
+    ablate(data, copied.folder, resume=True, data_config=storage, **ARGUMENTS)
+    assert calls == [(run.folder.name, True, False)]
+    again = run.read_config()["training"]["result"]
+    assert {**again, "seconds": result["seconds"]} == result
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [(["--seeds", "1"], "--seeds is 1"), (["--of", "ema", "ema"], "names ema twice")]
+    ("options", "words"),
+    [
+        ({"training": TrainConfig(epochs=3)}, "--epochs is 3, but"),
+        ({"training": TrainConfig(minutes=10.0)}, "--minutes is 10.0, but"),
+        ({"config": AblateConfig(seeds=5)}, "--seeds is 5, but"),
+        ({"config": AblateConfig(of=("width",))}, "--of is width, but"),
+        ({"data_config": DataConfig(seed=7)}, "--seed is 7, but"),
+        ({"data": "digits"}, "was begun on"),
+    ],
+)
+def test_resuming_with_anything_else_is_refused(
+    ablated: Ablation, data: str, options: dict[str, Any], words: str
+) -> None:
+    before = ablated.content.read_bytes()
+    given = {"data": data, "data_config": DataConfig(), **ARGUMENTS, **options}
+    with pytest.raises(UsageError, match=words):
+        ablate(folder=ablated.folder, resume=True, **given)
+    assert ablated.content.read_bytes() == before
+
+
+def test_resuming_with_other_pictures_is_refused(copied: Ablation, data: str, storage: DataConfig) -> None:
+    copied.keep(copied.kept() | {"fingerprint": "of others"})
+    with pytest.raises(RunError, match="holds other pictures than when"):
+        ablate(data, copied.folder, resume=True, data_config=storage, **ARGUMENTS)
+
+
+def test_overwriting_with_what_cannot_be_trained_costs_nothing(
+    copied: Ablation, data: str, storage: DataConfig
+) -> None:
+    before = {path: path.read_bytes() for path in copied.folder.rglob("*") if path.is_file()}
+    nothing = {"training": TrainConfig(epochs=2, label_smoothing=0.0), "config": AblateConfig(of=("label-smoothing",))}
+    frozen = {"training": TrainConfig(model="resnet18", frozen=True), "config": AblateConfig()}
+    views = {"training": TrainConfig(epochs=2, views=2, flip=True), "config": AblateConfig(of=("augmentation",))}
+    with pytest.raises(DataError):
+        ablate(f"{data}-nowhere", copied.folder, overwrite=True, data_config=storage, **ARGUMENTS)
+    for options, words in (
+        (nothing, "would change nothing"),
+        (frozen, "--frozen trains nothing"),
+        (views, "--views 2 mirrors pictures"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ablate(data, copied.folder, overwrite=True, data_config=storage, **options)
+    assert {path: path.read_bytes() for path in copied.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seeds", "1"], "--seeds is 1"),
+        (["--of", "ema", "ema"], "names ema twice"),
+        (["--of", "width", "--model", "resnet18"], "--of width is for our own network, not for resnet18"),
+    ],
 )
 def test_what_makes_no_sense_is_told(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

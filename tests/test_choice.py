@@ -12,11 +12,18 @@ MANY = 2500
 
 
 def candidate(
-    name: str, wrong: range, *, ms: float = 1.0, mb: float = 1.0, loss: float = 0.5, n: int = MANY
+    name: str,
+    wrong: range,
+    *,
+    ms: float = 1.0,
+    mb: float = 1.0,
+    loss: float = 0.5,
+    n: int = MANY,
+    network: str | None = None,
 ) -> Candidate:
     right = np.ones(n, bool)
     right[list(wrong)] = False
-    return Candidate(name, right, loss, ms, mb)
+    return Candidate(name, network or name, right, loss, ms, mb)
 
 
 def chosen(candidates: list[Candidate], prefer: Preference = "latency") -> str:
@@ -54,7 +61,33 @@ def test_of_a_few_pictures_nothing_cheaper_is_called_close() -> None:
     assert not verdicts[1].pair.distinguishable
     assert not verdicts[1].close
     assert verdicts[0].chosen
+    assert verdicts[1].reason.startswith("4.0 points behind best, which may be chance; 50 pictures are too few to tell")
     assert "cannot be ruled out" in verdicts[1].reason
+
+
+@pytest.mark.parametrize("prefer", ["latency", "size"])
+def test_the_same_network_costs_the_same_whatever_the_clock_says(prefer: Preference) -> None:
+    frozen = candidate("x-frozen", range(205), ms=5.0, mb=19.0, network="x")
+    tuned = candidate("x-fine-tuned", range(200), ms=9.9, mb=20.0, network="x")
+    other = candidate("y-frozen", range(204), ms=20.0, mb=40.0)
+    verdicts = choose([frozen, tuned, other], prefer)
+    assert [verdict.name for verdict in verdicts if verdict.chosen] == ["x-fine-tuned"]
+    assert verdicts[0].reason == "costs as little as x-fine-tuned, but is less accurate"
+    assert "against 20.0 ms" in verdicts[2].reason or "against 40.0 MB" in verdicts[2].reason
+    assert "faster" not in verdicts[0].reason
+
+
+def test_a_cost_that_is_lower_by_little_does_not_count() -> None:
+    close = candidate("close", range(203), ms=10.0)
+    assert chosen([candidate("best", range(200), ms=10.9), close]) == "best"
+    assert chosen([candidate("best", range(200), ms=11.1), close]) == "close"
+
+
+def test_equals_in_cost_and_accuracy_are_decided_by_log_loss() -> None:
+    sure, unsure = candidate("sure", range(9), ms=1.05, loss=0.1), candidate("unsure", range(9), ms=1.0, loss=0.9)
+    verdicts = choose([unsure, sure], "latency")
+    assert verdicts[1].chosen
+    assert verdicts[0].reason == "costs as little as sure, but has no lower log loss"
 
 
 def test_equal_accuracy_is_decided_by_log_loss() -> None:
@@ -92,7 +125,9 @@ def test_verdicts_are_plain_values() -> None:
 def test_whoever_wins_by_speed_is_close_and_no_slower_than_the_best(
     drawn: list[tuple[list[bool], float, float]],
 ) -> None:
-    candidates = [Candidate(str(place), np.array(row), loss, ms, 1.0) for place, (row, loss, ms) in enumerate(drawn)]
+    candidates = [
+        Candidate(str(place), str(place), np.array(row), loss, ms, 1.0) for place, (row, loss, ms) in enumerate(drawn)
+    ]
     verdicts = choose(candidates, "latency")
     winner = next(verdict for verdict in verdicts if verdict.chosen)
     best = next(verdict for verdict in verdicts if verdict.pair is None)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from darkroom import __version__, cli, workflow
+from darkroom.comparison.folder import Ablation, Comparison
 from darkroom.errors import TrainingStoppedError
 from darkroom.runs import Run
 from finished import CLASSES, Finished, draw_blobs
@@ -73,7 +74,22 @@ def cache(finished: Finished) -> tuple[str, str]:
 def test_help_names_every_command(darkroom: Command) -> None:
     code, out, _ = darkroom("--help")
     assert code == 0
-    for name in ("doctor", "train", "evaluate", "export", "share", "models", "predict", "serve", "run", "notebook"):
+    for name in (
+        "doctor",
+        "train",
+        "evaluate",
+        "export",
+        "share",
+        "models",
+        "predict",
+        "serve",
+        "run",
+        "compare",
+        "ablate",
+        "report",
+        "verify",
+        "notebook",
+    ):
         assert name in out
 
 
@@ -259,7 +275,7 @@ def test_data_that_is_missing_comes_with_near_names(darkroom: Command, tmp_path:
         (("second",), "'second'"),
         (("--resume",), "--resume needs --out"),
         (("--resume", "--overwrite", "--out", "x"), "--resume and --overwrite contradict each other"),
-        (("--model", "resnet50"), "only cnn"),
+        (("--model", "resnet51"), "timm knows no network resnet51: did you mean"),
         (("--archive", "x.zip"), "--archive x.zip goes with cifar10 or animals10"),
     ],
 )
@@ -363,7 +379,12 @@ def test_an_error_of_several_lines_becomes_one(
 
 @pytest.mark.parametrize(
     ("package", "command", "extra"),
-    [("torch", ("train", "digits", "--out", "x"), "train"), ("flask", ("serve", "x"), "serve")],
+    [
+        ("torch", ("train", "digits", "--out", "x"), "train"),
+        ("timm", ("train", "digits", "--out", "x"), "transfer"),
+        ("huggingface_hub", ("train", "digits", "--out", "x"), "transfer"),
+        ("flask", ("serve", "x"), "serve"),
+    ],
 )
 def test_what_is_not_installed_is_named_with_its_extra(
     darkroom: Command, monkeypatch: pytest.MonkeyPatch, package: str, command: tuple[str, ...], extra: str
@@ -387,6 +408,35 @@ def test_a_training_that_was_stopped_says_how_to_go_on(darkroom: Command, monkey
         "darkroom: stopped in epoch 2 of 9; all is saved; go on with: "
         "darkroom train 'my pets' --out 'my run' --resume\n"
     )
+
+
+@pytest.mark.parametrize("command", ["compare", "ablate"])
+def test_a_study_that_was_stopped_says_how_to_go_on(
+    darkroom: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def stopping(error: BaseException, begun: bool) -> Callable[..., None]:
+        def stop(data: str, folder: Path, **_: object) -> None:
+            if begun:
+                (Comparison if command == "compare" else Ablation)(folder).keep({"requested": {}})
+            raise error
+
+        return stop
+
+    again = f"go on with: darkroom {command} 'my pets' --out out --resume\n"
+    for error, begun, said in (
+        (KeyboardInterrupt(), False, "darkroom: stopped\n"),
+        (
+            TrainingStoppedError("stopped after 3 steps; all is saved"),
+            True,
+            f"stopped after 3 steps; all is saved; {again}",
+        ),
+        (KeyboardInterrupt(), True, f"darkroom: stopped; {again}"),
+    ):
+        monkeypatch.setattr(f"darkroom.{command}.{command}", stopping(error, begun))
+        code, out, err = darkroom(command, "my pets", "--out", "out")
+        assert (code, out) == (130, "")
+        assert err.endswith(said)
+        assert err.count("\n") == 1
 
 
 def test_ctrl_c_elsewhere_leaves_quietly(darkroom: Command, monkeypatch: pytest.MonkeyPatch) -> None:

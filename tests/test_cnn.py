@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from darkroom.errors import RunError
 from darkroom.models import cnn
@@ -105,6 +106,27 @@ def test_layer_table_against_hand_computed_numbers() -> None:
     }
     assert {name: (row.output_shape, row.parameters, row.multiply_adds) for name, row in rows.items()} == by_hand
     assert list(rows) == list(by_hand)  # in the order in which they run
+
+
+class Everywhere(nn.Module):
+    """A fully connected layer at every pixel, twice, behind a scale of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.linear(pictures.permute(0, 2, 3, 1) * self.scale)).mean((1, 2))
+
+
+def test_layer_table_of_what_runs_in_many_places() -> None:
+    rows = summarise(nn.Sequential(Everywhere()), 8)
+    assert [(row.name, row.output_shape, row.parameters, row.multiply_adds) for row in rows] == [
+        ("0.linear", (8, 8, 3), 12, 8 * 8 * 9),
+        ("0.linear", (8, 8, 3), 0, 8 * 8 * 9),
+        ("0", (3,), 3, 0),
+    ]
 
 
 def test_whitening_makes_patches_uncorrelated() -> None:

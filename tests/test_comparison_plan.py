@@ -1,25 +1,42 @@
 """Minutes shared between candidates: what fits is done, what does not is named."""
 
+import json
+
 import pytest
 
 from darkroom.comparison.plan import (
+    ANSWERED,
     FROZEN_PART,
     LEAST_EPOCHS,
+    LEAST_SECONDS,
     OVERHEAD_SECONDS,
+    SETTLE_SECONDS,
+    Plan,
     Speed,
     Splits,
     frozen_seconds,
+    measuring_seconds,
+    opening_seconds,
     plan_frozen,
     plan_trainings,
+    training_seconds,
 )
+from darkroom.config import TrainConfig
 
 SPLITS = Splits(train=1000, validation=200, test=300)
 FAST, SLOW = Speed("fast", 0.01, 0.02, 0.03), Speed("slow", 0.1, 0.2, 0.3)
 
 
 def test_what_features_cost() -> None:
-    assert frozen_seconds(FAST, SPLITS, mirrored=False) == pytest.approx(0.01 * 1200 + 0.02 * 200 + OVERHEAD_SECONDS)
-    assert frozen_seconds(FAST, SPLITS, mirrored=True) == pytest.approx(0.01 * 2200 + 0.02 * 200 + OVERHEAD_SECONDS)
+    rest = SETTLE_SECONDS + OVERHEAD_SECONDS + 0.02 * (2 * 200 + ANSWERED)
+    assert frozen_seconds(FAST, SPLITS, mirrored=False) == pytest.approx(0.01 * 1200 + rest)
+    assert frozen_seconds(FAST, SPLITS, mirrored=True) == pytest.approx(0.01 * 2200 + rest)
+
+
+def test_pictures_are_answered_by_network_and_graph() -> None:
+    assert measuring_seconds(0.1, 300) == pytest.approx(OVERHEAD_SECONDS + 0.1 * (600 + ANSWERED))
+    assert training_seconds(500, 0.1, SPLITS) == pytest.approx(500 - measuring_seconds(0.1, 200))
+    assert opening_seconds(0.1, SPLITS) == pytest.approx(measuring_seconds(0.1, 500))
 
 
 def test_all_take_part_where_there_is_time() -> None:
@@ -45,7 +62,7 @@ def test_one_takes_part_whatever_it_costs() -> None:
 
 
 def test_trainings_share_equally() -> None:
-    plan = plan_trainings([FAST, SLOW], SPLITS, ours=True, seconds=3000)
+    plan = plan_trainings([FAST, SLOW], SPLITS, ours=True, mirrored=True, seconds=3000)
     assert [(stage.name, stage.what) for stage in plan.stages] == [
         ("cnn", "from scratch"),
         ("fast", "fine-tuned"),
@@ -53,11 +70,14 @@ def test_trainings_share_equally() -> None:
     ]
     assert all(stage.seconds == pytest.approx(1000) for stage in plan.stages)
     epoch = 0.03 * 1000 + 0.01 * 200
-    assert plan.stages[1].epochs == pytest.approx((1000 - OVERHEAD_SECONDS - 0.02 * 200) / epoch)
+    left = 1000 - measuring_seconds(0.02, 200)
+    assert plan.stages[1].epochs == pytest.approx(left / epoch)
+    late = plan_trainings([FAST, SLOW], SPLITS, ours=True, mirrored=False, seconds=3000)
+    assert late.stages[1].epochs == pytest.approx((left - 0.01 * 1000) / epoch), "features of mirror images come first"
 
 
 def test_what_fits_no_epoch_is_left_out_and_leaves_its_share_to_the_others() -> None:
-    plan = plan_trainings([FAST, SLOW], SPLITS, ours=True, seconds=600)
+    plan = plan_trainings([FAST, SLOW], SPLITS, ours=True, mirrored=True, seconds=600)
     assert [stage.name for stage in plan.stages] == ["cnn", "fast"]
     assert plan.stages[1].seconds == pytest.approx(300)
     assert plan.stages[1].epochs is not None
@@ -66,8 +86,8 @@ def test_what_fits_no_epoch_is_left_out_and_leaves_its_share_to_the_others() -> 
 
 
 def test_our_network_is_always_trained() -> None:
-    assert [stage.name for stage in plan_trainings([], SPLITS, ours=True, seconds=1).stages] == ["cnn"]
-    assert not plan_trainings([], SPLITS, ours=False, seconds=100).stages
+    assert [stage.name for stage in plan_trainings([], SPLITS, ours=True, mirrored=True, seconds=1).stages] == ["cnn"]
+    assert not plan_trainings([], SPLITS, ours=False, mirrored=True, seconds=100).stages
 
 
 def test_the_plan_is_told_as_a_table() -> None:
@@ -75,3 +95,27 @@ def test_the_plan_is_told_as_a_table() -> None:
     assert first.split() == ["network", "how", "time", "epochs"]
     assert "fast" in rest[0]
     assert rest[-1].startswith("left out")
+    assert "the minutes cannot be kept: this takes" in rest[1]
+
+
+def test_minutes_that_cannot_be_kept_are_told() -> None:
+    plan = plan_trainings([], SPLITS, ours=True, mirrored=True, seconds=-50)
+    assert plan.overrun == pytest.approx(LEAST_SECONDS + OVERHEAD_SECONDS + 50)
+    assert any("cannot be kept: this takes 1:27 more than is left" in line for line in plan.lines())
+    assert not any("-" in line for line in plan.lines()), "no time is less than none"
+    assert not any("cannot be kept" in line for line in plan_frozen([FAST], SPLITS, seconds=3600).lines())
+    assert plan_trainings([], SPLITS, ours=False, mirrored=True, seconds=-50).overrun == 0
+
+
+def test_a_plan_is_written_and_read() -> None:
+    for plan in (
+        plan_frozen([SLOW, FAST], SPLITS, seconds=10),
+        plan_trainings([FAST], SPLITS, ours=True, mirrored=True, seconds=900),
+    ):
+        assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_the_arithmetic_that_was_measured_is_what_trainings_take() -> None:
+    measured = Speed("fast", 0.1, 0.1, 0.1, "bf16", "channels-last", 2)
+    config = TrainConfig(**measured.options)
+    assert (config.precision, config.memory_format, config.threads) == ("bf16", "channels-last", 2)

@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.evaluation.evaluate import evaluate
 from darkroom.evaluation.explain import activation_maps
 from darkroom.figures.evaluation import lit
 from darkroom.models import backbones, cnn
 from darkroom.models.views import with_views
+from finished import Finished
 
 SIDE, SQUARE = 128, 44
+
+ELSEWHERE = 6
+"""Random regions, as large as what the map marks, that are hidden in its place."""
 
 
 def scenes(number: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,17 +66,20 @@ def check(network: nn.Module) -> None:
     right = before.argmax(1) == labels
     assert right.float().mean() > 0.85, "it must have learned something to explain"
     maps = activation_maps(network, pictures, labels)
+    assert maps is not None
     assert maps.shape == (24, SIDE, SIDE)
     assert 0 <= maps.min() <= maps.max() <= 1
-    marked = brightest(maps, 0.2)
-    elsewhere = marked.roll((SIDE // 2, SIDE // 2), (1, 2))
-    rows = torch.arange(24)
-    with torch.no_grad():
-        drops = [
-            (before - network(hidden(pictures, region)).softmax(1))[rows, labels][right].mean().item()
-            for region in (marked, elsewhere)
-        ]
-    assert drops[0] > drops[1] + 0.05, drops
+    marked, rows = brightest(maps, 0.2), torch.arange(24)
+
+    def drop(region: Tensor) -> float:
+        with torch.no_grad():
+            after = network(hidden(pictures, region)).softmax(1)
+        return (before - after)[rows, labels][right].mean().item()
+
+    random = np.random.default_rng(0)
+    moved = [marked.roll(random.integers(0, SIDE, 2).tolist(), (1, 2)) for _ in range(ELSEWHERE)]
+    drops = [drop(region) for region in moved]
+    assert drop(marked) > np.mean(drops) + 0.05, (drop(marked), drops)
 
 
 def ours() -> nn.Module:
@@ -79,10 +87,26 @@ def ours() -> nn.Module:
     return cnn.build(cnn.design(image_size=SIDE, classes=2, pictures=500, width=0.5))
 
 
-def backbone(name: str) -> nn.Module:
+def backbone(name: str, *, side: int = SIDE, classes: int = 2) -> backbones.Backbone:
     torch.manual_seed(0)
-    found = backbones.Found(name, name, {}, backbones._description(backbones.timm.get_pretrained_cfg(name).to_dict()))
-    return backbones.pretrained(found, found.architecture(image_size=SIDE, classes=2), random_weights=True)
+    found = backbones.find(name)
+    return backbones.pretrained(found, found.architecture(image_size=side, classes=classes), random_weights=True)
+
+
+def opposed(network: nn.Module) -> nn.Module:
+    """With two classes, of which what speaks for the one speaks against the other: one of their maps must be lit."""
+    head = network.get_submodule("head")
+    with torch.no_grad():
+        weight = torch.randn(head.weight.shape[1], generator=torch.Generator().manual_seed(0))
+        head.weight.copy_(torch.stack([weight, -weight]))
+    return network.eval()
+
+
+def for_both(network: nn.Module, *, side: int = SIDE) -> Tensor | None:
+    """Maps (2, S, S) of a picture that is dark on its left, for either class."""
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 3, side, side)).astype(np.float32)
+    picture[..., : side // 2] *= 0.2
+    return activation_maps(network, torch.from_numpy(picture).repeat(2, 1, 1, 1), torch.tensor([0, 1]))
 
 
 def test_our_network_looks_at_the_square() -> None:
@@ -91,15 +115,25 @@ def test_our_network_looks_at_the_square() -> None:
     check(learn(network))
 
 
-def test_a_backbone_looks_at_the_square() -> None:
-    check(learn(backbone("test_resnet"), steps=80))
+@pytest.mark.parametrize(
+    ("name", "steps", "rate"),
+    [
+        ("test_resnet", 80, 2e-3),
+        ("test_vit", 150, 1e-3),
+        ("test_convnext", 150, 2e-3),
+        ("test_efficientnet", 100, 2e-3),
+    ],
+)
+def test_a_backbone_looks_at_the_square(name: str, steps: int, rate: float) -> None:
+    check(learn(backbone(name), steps=steps, rate=rate))
 
 
 def test_views_and_their_network_are_explained_alike() -> None:
-    network = ours().eval()
-    pictures, labels, _ = scenes(3)
-    plain = activation_maps(network, pictures, labels)
-    assert torch.equal(activation_maps(with_views(network, 2), pictures, labels), plain)
+    network = opposed(ours())
+    plain, averaged = for_both(network), for_both(with_views(network, 2))
+    assert plain is not None
+    assert averaged is not None
+    assert torch.equal(averaged, plain)
 
 
 def test_maps_leave_the_network_as_it_was() -> None:
@@ -113,19 +147,57 @@ def test_maps_leave_the_network_as_it_was() -> None:
         assert torch.equal(network(pictures), before)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet", "test_resnet"])
-def test_each_form_of_features_has_a_map(name: str) -> None:
-    torch.manual_seed(0)
-    config = backbones.timm.get_pretrained_cfg(name).to_dict()
-    side = config["input_size"][-1]
-    found = backbones.Found(name, name, {}, backbones._description(config))
-    network = backbones.pretrained(found, found.architecture(image_size=side, classes=3), random_weights=True).eval()
-    nn.init.normal_(network.head.weight)
-    pictures = torch.rand(2, 3, side, side) * 255
-    maps = activation_maps(network, pictures, torch.tensor([0, 2]))
+FORMS = [
+    ("test_vit", 160),
+    ("test_vit", 96),  # of another side than its weights are for
+    ("test_convnext", 160),
+    ("test_efficientnet", 160),
+    ("test_resnet", 160),
+    ("test_mambaout", 160),  # channels last
+    ("convit_tiny", 224),  # whose class token joins late
+]
+
+
+@pytest.mark.parametrize(("name", "side"), FORMS)
+def test_each_form_of_features_has_a_map(name: str, side: int) -> None:
+    maps = for_both(opposed(backbone(name, side=side)), side=side)
+    assert maps is not None, "neither class has any evidence"
     assert maps.shape == (2, side, side)
     assert maps.isfinite().all()
-    assert set(maps.amax(dim=(1, 2)).round(decimals=4).tolist()) <= {0, 1}, "a class may have no evidence at all"
+    assert set(maps.amax((1, 2)).round(decimals=4).tolist()) <= {0, 1}
+    assert (maps[0] - maps[1]).std() > 1e-3, "each place says the same"
+
+
+@pytest.mark.parametrize("name", ["mixer_s32_224", "levit_128s", "xcit_nano_12_p16_224"])
+def test_where_the_places_of_features_are_unknown_there_is_no_map(name: str) -> None:
+    assert for_both(opposed(backbone(name, side=224)), side=224) is None
+
+
+def test_what_decides_nothing_has_no_map() -> None:
+    assert for_both(backbone("test_resnet").eval()) is None, "its last layer is zero yet"
+
+
+@pytest.mark.parametrize("name", ["ours", "test_resnet", "test_vit"])
+def test_nothing_is_kept_of_the_way_to_the_features(name: str) -> None:
+    network = opposed(ours() if name == "ours" else backbone(name))
+    recorded: list[bool] = []
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    handle = first.register_forward_hook(lambda module, inputs, output: recorded.append(output.requires_grad))
+    assert for_both(network) is not None
+    handle.remove()
+    assert recorded == [False]
+    assert torch.is_grad_enabled()
+
+
+def test_a_network_without_maps_is_evaluated_all_the_same(
+    finished_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("darkroom.evaluation.evaluate.activation_maps", lambda *_: None)
+    copied = finished_run.copy(tmp_path / "run")
+    copied.run.metrics.unlink()
+    assert "accuracy" in evaluate(copied.run, copied.dataset())["validation"]
+    assert copied.run.metrics.exists()
+    assert "No activation maps: where the features of cnn lie in a picture is not known" in capsys.readouterr().err
 
 
 def test_a_lit_picture_is_dark_where_nothing_counts() -> None:

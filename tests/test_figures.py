@@ -298,6 +298,13 @@ def test_network_groups_many_layers_into_stages(tmp_path):
     assert "10 layers, 2.2 k parameters, 19.9 k multiply-adds a picture" in said
 
 
+def test_parameters_outside_of_layers_are_counted_and_not_drawn(tmp_path):
+    rows = [convolution(16, 32), LayerRow("places", "VisionTransformer", (), 1000, 0)]
+    said = [text for text, *_ in boxes(network.diagram(tmp_path / "n", layers=rows))]
+    assert any("1.14 k parameters" in text for text in said)
+    assert not any("VisionTransformer" in text for text in said)
+
+
 def test_matrix_gives_numbers_or_the_largest_confusions(tmp_path):
     def said(count):
         return {text for text, *_ in boxes(draw_confusion_matrix(tmp_path / "m", count))}

@@ -325,6 +325,16 @@ def test_no_step_reads_anything_from_the_device() -> None:
     assert reads(steps=30, look_seconds=0.0) - reads(steps=3, look_seconds=0.0) == 27 * 2  # loss shown, sum checked
 
 
+def test_averaging_reads_nothing_from_the_device() -> None:
+    """The count that PyTorch hands over is a copy on the device."""
+    average = averaged(nn.Linear(1, 1), 0.5)
+    assert average is not None
+    assert average.multi_avg_fn is not None
+    values, new = [torch.zeros(1)], [torch.ones(1)]
+    average.multi_avg_fn(values, new, None)  # type: ignore[arg-type]
+    assert values[0].item() == pytest.approx(0.9)
+
+
 def test_a_validation_that_is_not_finite_never_becomes_the_best() -> None:
     made = training(epochs=3)
     state = made.state()
@@ -383,6 +393,15 @@ def test_a_request_during_the_last_validation_is_not_lost() -> None:
     assert keeper.saves == 1
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C does what it does in a terminal, even where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_request_does_not_wait() -> None:
     made = training(epochs=1)
 

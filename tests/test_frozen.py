@@ -13,7 +13,7 @@ from darkroom.data.dataset import DataSet, prepare
 from darkroom.models import backbones
 from darkroom.training import frozen
 from darkroom.training.candidates import candidate
-from darkroom.training.frozen import embeddings, fit_probe, train_probe
+from darkroom.training.frozen import Extraction, fit_probe, train_probe
 from darkroom.training.machine import Arithmetic
 from finished import draw_blobs
 
@@ -36,6 +36,24 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, given: str) -> DataSet:
 def network(given: str) -> backbones.Backbone:
     found = backbones.find(given)
     return backbones.pretrained(found, found.architecture(image_size=64, classes=3)).eval()
+
+
+def extraction(network: backbones.Backbone, dataset: DataSet, cache: Path) -> Extraction:
+    return Extraction(network, backbones.weights_hash(network.body), dataset, FP32, cache)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """How many pictures were computed each time, and whether mirrored."""
+    calls: list[tuple[int, bool]] = []
+    original = Extraction._computed
+
+    def counting(self: Extraction, ids: np.ndarray, *, mirror: bool) -> np.ndarray:
+        calls.append((len(ids), mirror))
+        return original(self, ids, mirror=mirror)
+
+    monkeypatch.setattr(Extraction, "_computed", counting)
+    return calls
 
 
 def clouds(number: int, *, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -80,50 +98,104 @@ def test_features_are_those_of_pictures_and_of_their_mirror_images(
     network: backbones.Backbone, dataset: DataSet, tmp_path: Path
 ) -> None:
     ids = dataset.manifest.indices("validation")
-    got = embeddings(network, dataset, ids, arithmetic=FP32, mirrored=True, cache=tmp_path)
+    got = extraction(network, dataset, tmp_path).features(ids, mirrored=True)
     pictures = torch.from_numpy(np.array(dataset.pixels[ids])).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         for view, seen in enumerate((pictures, pictures.flip(3))):
             torch.testing.assert_close(torch.from_numpy(got[:, view]), network.features(seen), rtol=1e-4, atol=1e-4)
 
 
-def test_features_are_computed_once(
-    network: backbones.Backbone, dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_features_are_computed_once_each_view_by_itself(
+    network: backbones.Backbone, dataset: DataSet, tmp_path: Path, computed: list[tuple[int, bool]]
+) -> None:
+    ids = dataset.manifest.indices("train")
+    source = extraction(network, dataset, tmp_path)
+    first = source.features(ids, mirrored=False)
+    np.testing.assert_array_equal(source.features(ids, mirrored=False), first)
+    assert computed == [(len(ids), False)]
+    both = source.features(ids, mirrored=True)
+    assert computed[1:] == [(len(ids), True)], "the picture itself is there already"
+    np.testing.assert_array_equal(both[:, :1], first)
+
+
+def test_whatever_makes_other_features_makes_another_file(
+    network: backbones.Backbone,
+    dataset: DataSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    computed: list[tuple[int, bool]],
 ) -> None:
     ids = dataset.manifest.indices("validation")
-    first = embeddings(network, dataset, ids, arithmetic=FP32, mirrored=False, cache=tmp_path)
-    computed: list[int] = []
-    original = frozen._compute
-
-    def counting(*arguments: object, **options: object) -> object:
-        computed.append(1)
-        return original(*arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(frozen, "_compute", counting)
-    again = embeddings(network, dataset, ids, arithmetic=FP32, mirrored=False, cache=tmp_path)
-    np.testing.assert_array_equal(first, again)
-    assert not computed
-    other = {"arithmetic": FP32, "mirrored": True, "cache": tmp_path}
-    embeddings(network, dataset, ids, **other)
-    embeddings(network, dataset, ids[:-1], **other)
-    embeddings(network, replace(dataset, preprocessing=replace(dataset.preprocessing, crop_fraction=1.0)), ids, **other)
+    source, architecture = extraction(network, dataset, tmp_path), network.architecture
+    source.features(ids, mirrored=False)
+    source.features(ids[:-1], mirrored=False)
+    other = replace(dataset, preprocessing=replace(dataset.preprocessing, crop_fraction=1.0))
+    replace(source, dataset=other).features(ids, mirrored=False)
+    replace(source, weights="of another").features(ids, mirrored=False)
+    replace(source, arithmetic=replace(FP32, channels_last=True)).features(ids, mirrored=False)
+    for changed in (replace(architecture, name="test_resnet2"), replace(architecture, arguments={"bn_eps": 0.1})):
+        monkeypatch.setattr(network, "architecture", changed)
+        source.features(ids, mirrored=False)
+    monkeypatch.setattr(network, "architecture", architecture)
     with torch.no_grad():
-        next(network.body.parameters()).mul_(1.01)
-    embeddings(network, dataset, ids, **other)
-    assert len(computed) == 4, "views, pictures, preprocessing and weights each make other features"
+        network.normalise.mean.add_(1)
+    source.features(ids, mirrored=False)
+    network.normalise.mean.sub_(1)
+    for module in ("darkroom.training.frozen", "darkroom.data.cache"):  # of timm, and of Pillow
+        monkeypatch.setattr(f"{module}.version", lambda package: f"{package} 99")
+        source.features(ids, mirrored=False)
+    assert len(computed) == 10
 
 
-def test_a_damaged_cache_is_computed_again(network: backbones.Backbone, dataset: DataSet, tmp_path: Path) -> None:
+def test_a_stopped_extraction_keeps_its_blocks(
+    network: backbones.Backbone, dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "BLOCK", 4)
+    ids, source = dataset.manifest.indices("train")[:10], extraction(network, dataset, tmp_path)
+    original, done = Extraction._computed, []
+
+    def stopped(self: Extraction, ids: np.ndarray, *, mirror: bool) -> np.ndarray:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(len(ids))
+        return original(self, ids, mirror=mirror)
+
+    monkeypatch.setattr(Extraction, "_computed", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        source.features(ids, mirrored=False)
+    assert len(list((tmp_path / "features").iterdir())) == 2
+    done.clear()
+    assert source.features(ids, mirrored=False).shape == (10, 1, network.head.in_features)
+    assert done == [2], "the rest alone"
+
+
+def test_what_is_missing_is_known_beforehand(network: backbones.Backbone, dataset: DataSet, tmp_path: Path) -> None:
+    train, validation = (len(dataset.manifest.indices(split)) for split in ("train", "validation"))
+    source = extraction(network, dataset, tmp_path)
+    assert source.missing(mirrored=True) == 2 * train + validation
+    train_probe(source, mirrored=False)
+    assert source.missing(mirrored=False) == 0
+    assert source.missing(mirrored=True) == train
+    assert source.seconds_a_view() > 0
+    assert source.missing(mirrored=True) == train, "what is timed is not kept"
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_cache_is_computed_again(
+    network: backbones.Backbone, dataset: DataSet, tmp_path: Path, cut: bool
+) -> None:
     ids = dataset.manifest.indices("validation")
-    first = embeddings(network, dataset, ids, arithmetic=FP32, mirrored=False, cache=tmp_path)
+    first = extraction(network, dataset, tmp_path).features(ids, mirrored=False)
     (path,) = (tmp_path / "features").iterdir()
-    path.write_bytes(path.read_bytes()[:-100])
-    again = embeddings(network, dataset, ids, arithmetic=FP32, mirrored=False, cache=tmp_path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content[:-100] if cut else content)
+    again = extraction(network, dataset, tmp_path).features(ids, mirrored=False)
     np.testing.assert_array_equal(first, again)
 
 
 def test_the_last_layer_answers_as_the_probe(network: backbones.Backbone, dataset: DataSet, tmp_path: Path) -> None:
-    probe = train_probe(network, dataset, arithmetic=FP32, mirrored=True, cache=tmp_path)
+    probe = train_probe(extraction(network, dataset, tmp_path), mirrored=True)
     probe.put_into(network)
     ids = dataset.manifest.indices("validation")
     pictures = torch.from_numpy(np.array(dataset.pixels[ids])).permute(0, 3, 1, 2).float()

@@ -78,6 +78,17 @@ def test_each_is_held_against_the_best_and_the_best_against_nobody() -> None:
     assert first.to_json()["distinguishable"] is True
 
 
+def test_intervals_hold_for_all_pairs_together() -> None:
+    best, worse = rows(80, 15, 2, 3)
+    (_, alone), (_, *among) = compare_with_best([best, worse], best=0), compare_with_best([best, *[worse] * 9], best=0)
+    assert alone is not None
+    assert (alone.low, alone.high) == difference_interval(worse, best)
+    for pair in among:
+        assert pair is not None
+        assert (pair.low, pair.high) == difference_interval(worse, best, level=0.05 / 9)
+        assert pair.low < alone.low < alone.high < pair.high
+
+
 def test_networks_measured_on_other_pictures_are_refused() -> None:
     with pytest.raises(RunError, match="same pictures"):
         compare_with_best([np.ones(3, bool), np.ones(4, bool)], best=0)

@@ -112,6 +112,26 @@ def test_each_optimiser_has_a_rate_of_its_own(recipe: str) -> None:
     assert rates["adamw"] < 0.1 * rates["sgd"]
 
 
+def test_what_was_learned_already_is_changed_slowly_by_any_optimiser() -> None:
+    settings = {
+        name: complete(TrainConfig(model="resnet18", optimiser=name), image_size=224, pictures=5000)  # type: ignore[arg-type]
+        for name in ("sgd", "adamw")
+    }
+    assert settings["sgd"].learning_rate > 3 * settings["adamw"].learning_rate
+    from_scratch = complete(TrainConfig(optimiser="sgd"), image_size=224, pictures=5000)
+    assert settings["sgd"].learning_rate < 0.5 * from_scratch.learning_rate
+    given = complete(TrainConfig(model="resnet18", learning_rate=0.5), image_size=224, pictures=5000)
+    assert given.learning_rate == 0.5
+
+
+def test_layers_that_have_learned_nothing_learn_alike() -> None:
+    options = {"image_size": 224, "pictures": 5000}
+    assert complete(TrainConfig(model="resnet18"), **options).layer_decay < 1
+    assert complete(TrainConfig(model="resnet18", random_weights=True), **options).layer_decay == 1
+    asked = TrainConfig(model="resnet18", random_weights=True, layer_decay=0.5)
+    assert complete(asked, **options).layer_decay == 0.5
+
+
 def test_settings_survive_json() -> None:
     settings = complete(TrainConfig(mixup=0.3), image_size=32, pictures=5000)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings

@@ -279,7 +279,6 @@ def test_it_is_as_long_as_validation_chose_whatever_the_clock_says(refitted: Fin
     epochs = min(first["result"]["best_epoch"], first["result"]["steps"] / first["plan"]["steps_an_epoch"])
     assert second["result"]["steps"] == round(epochs * second["plan"]["steps_an_epoch"])
     assert second["plan"]["budget"] is None
-    assert run.train_seconds < 12 * 1.2
 
 
 def test_a_plateau_without_validation_is_refused() -> None:

@@ -5,9 +5,12 @@ import torch
 
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.dataset import DataSet, prepare
+from darkroom.errors import UsageError
 from darkroom.models import cnn
 from darkroom.training.budget import AIM, Speed
 from darkroom.training.candidates import Ours
+from darkroom.training.distributed import Team
+from darkroom.training.launch import Place
 from darkroom.training.recipes import LADDERS, Settings
 from darkroom.training.settle import Probe, settle
 from training import draw_folder
@@ -55,7 +58,7 @@ def test_long_trainings_of_best_augment_more(
         return Speed(60 * AIM / (epochs + 0.01) / self.batches.steps, 0.0)
 
     monkeypatch.setattr(Probe, "speed", fake)
-    monkeypatch.setattr(Probe, "step_seconds", lambda *_: 1000.0)
+    monkeypatch.setattr(Probe, "step_seconds", lambda *_, **__: 1000.0)
     for options in ({"epochs": epochs}, {"minutes": 1, "width": 0.5}, {"minutes": 1}):
         settings = settled(dataset, recipe=recipe, **options)
         augmentation = settings["augmentation"]
@@ -85,10 +88,31 @@ def test_each_network_is_measured_once(dataset: DataSet, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Probe, "time_steps", fake)
     assert settled(dataset, minutes=1, recipe="best")["width"] == BEST[0].width
-    assert tried == [0.7, 0.5], "those above the first that is too dear are not timed"
+    assert tried == [0.7, 0.7, 0.5], "those above the first that is too dear are not timed"
     tried.clear()
     assert settled(dataset, minutes=10_000, recipe="best")["width"] == BEST[-1].width
     assert tried == [0.7, 1.0, 1.5], "not again for the plan"
+
+
+def test_no_rungs_are_climbed_where_the_user_gives_the_network(
+    dataset: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    monkeypatch.setattr(Probe, "time_steps", lambda self, settings, *, side: tried.append(settings.width) or 1000.0)
+    settled(dataset, minutes=1, width=0.5, convolutions=2)
+    assert tried == [0.5]
+
+
+def test_compiling_is_refused_with_several_processes(dataset: DataSet) -> None:
+    team = Team(Place(rank=0, size=2, local_rank=0, local_size=2))
+    with pytest.raises(UsageError, match="--compile is not tried with several processes"):
+        settle(dataset, data_config=DataConfig(), config=TrainConfig(compile=True), team=team)
+
+
+def test_a_pause_of_the_machine_does_not_decide(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    durations = iter([1000.0, *[0.001] * 9])
+    monkeypatch.setattr(Probe, "time_steps", lambda self, settings, *, side: next(durations))
+    assert settled(dataset, minutes=1, recipe="quick")["width"] == LADDERS["quick"][-1].width
 
 
 def test_a_step_on_small_pictures_is_timed_on_small_pictures(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +130,7 @@ def test_a_step_on_small_pictures_is_timed_on_small_pictures(dataset: DataSet, m
 def test_what_the_user_gives_is_not_replaced(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settled(dataset, minutes=0.02, width=1.25)
     assert (settings["width"], settings["convolutions"]) == (1.25, 2)
-    monkeypatch.setattr(Probe, "step_seconds", lambda *_: 1000.0)
+    monkeypatch.setattr(Probe, "step_seconds", lambda *_, **__: 1000.0)
     settings = settled(dataset, minutes=0.02, convolutions=3, recipe="best")
     assert (settings["width"], settings["convolutions"]) == (BEST[0].width, 3)
     assert settled(dataset, epochs=1)["width"] == 1.0

@@ -19,9 +19,16 @@ from darkroom.models import backbones
 from darkroom.models.stored import load_network
 from darkroom.runs import Run
 from darkroom.training import train as train_module
+from darkroom.training.budget import AIM, Speed
 from darkroom.training.candidates import Ours, candidate
+from darkroom.training.distributed import Team
 from darkroom.training.fit import set_learning_rate
+from darkroom.training.frozen import Extraction
+from darkroom.training.launch import Place
+from darkroom.training.machine import Arithmetic
 from darkroom.training.optimisers import OPENED_BY, build_optimiser
+from darkroom.training.recipes import Settings
+from darkroom.training.settle import Probe, settle
 from darkroom.training.state import State
 from finished import draw_blobs
 from training import same_weights
@@ -60,11 +67,21 @@ def tuned(given: str, data: Path, config: DataConfig, tmp_path_factory: pytest.T
     return run
 
 
-def test_a_frozen_network_keeps_its_layers(frozen: Run, given: str) -> None:
+def fresh(given: str, *, random_weights: bool = False) -> backbones.Backbone:
+    """The network before it is trained."""
     found = backbones.find(given)
-    fresh = backbones.pretrained(found, found.architecture(image_size=64, classes=3))
+    return backbones.pretrained(found, found.architecture(image_size=64, classes=3), random_weights=random_weights)
+
+
+def last(run: Run, part: str = "network") -> dict[str, torch.Tensor]:
+    """Weights at the end of the training, be they the chosen ones or not."""
+    weights: dict[str, torch.Tensor] = torch.load(run.checkpoint, weights_only=True)[part]
+    return weights
+
+
+def test_a_frozen_network_keeps_its_layers(frozen: Run, given: str) -> None:
     stored = load_network(frozen)
-    assert backbones.weights_hash(stored.get_submodule("body")) == backbones.weights_hash(fresh.body)
+    assert backbones.weights_hash(stored.get_submodule("body")) == backbones.weights_hash(fresh(given).body)
     assert stored.get_parameter("head.weight").abs().max() > 0
 
 
@@ -90,7 +107,13 @@ def test_the_card_and_the_summary_say_that_it_is_pretrained(frozen: Run, capsys:
     assert "pre-trained" in (frozen.bundle / "model-card.md").read_text()
 
 
-def test_fine_tuning_begins_with_the_probe_and_changes_all_layers(tuned: Run, frozen: Run) -> None:
+def test_fine_tuning_changes_all_layers_and_no_statistics(tuned: Run, given: str) -> None:
+    body, after = fresh(given).body, last(tuned)
+    assert [name for name, value in body.named_parameters() if torch.equal(value, after[f"body.{name}"])] == []
+    assert [name for name, value in body.named_buffers() if not torch.equal(value, after[f"body.{name}"])] == []
+
+
+def test_fine_tuning_begins_with_the_probe(tuned: Run, frozen: Run) -> None:
     history = tuned.read_history()
     assert len(history) == 3
     content = tuned.read_config()
@@ -128,6 +151,68 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_weights(
     monkeypatch.setattr(train_module.RunKeeper, "save", original)
     workflow.train(str(data), run, data_config=config, config=settings, resume=True)
     assert same_weights(load_network(run).state_dict(), load_network(tuned).state_dict())
+    for part in ("network", "average"):  # where the epoch that was chosen came before the kill, these alone tell
+        assert same_weights(last(run, part), last(tuned, part))
+
+
+def test_random_layers_learn_from_the_first_step_on(given: str, data: Path, config: DataConfig, tmp_path: Path) -> None:
+    optimiser = build_optimiser(
+        fresh(given, random_weights=True), name="adamw", learning_rate=1.0, weight_decay=0.1, momentum=0.9
+    )
+    assert {(group["opens"], group["peak"]) for group in optimiser.param_groups} == {(0.0, 1.0)}
+    run = Run(tmp_path / "run")
+    settings = TrainConfig(model=given, random_weights=True, epochs=1, threads=1)
+    workflow.train(str(data), run, data_config=config, config=settings)
+    statistics = [value for name, value in last(run).items() if name.endswith("running_mean")]
+    assert statistics
+    assert all(value.any() for value in statistics), "batch normalisation learns too"
+
+
+def test_random_layers_are_not_shared_by_processes(given: str, data: Path, config: DataConfig) -> None:
+    dataset = prepare(str(data), config, candidate(given).preprocessing)
+    asked = TrainConfig(model=given, random_weights=True, epochs=1, threads=1)
+    content = settle(dataset, data_config=config, config=asked)
+    settings = Settings.from_json(content["training"]["settings"])
+    arithmetic = Arithmetic(**content["training"]["arithmetic"])
+    with pytest.raises(UsageError, match="--random-weights is for one process"):
+        train_module._build_state(dataset, content, settings, arithmetic, Team(Place(size=2)))
+
+
+def settled_in_a_minute(given: str, data: Path, config: DataConfig, cache: Path) -> tuple[DataSet, dict[str, object]]:
+    dataset = prepare(str(data), config, candidate(given).preprocessing)
+    asked = TrainConfig(
+        model=given, minutes=1, threads=1, flip=True, precision="fp32", memory_format="contiguous", batch_size=16
+    )
+    content = settle(dataset, data_config=replace(config, cache=cache), config=asked)
+    return dataset, content["training"]
+
+
+@pytest.mark.parametrize(("seconds", "mirrored"), [(0.2, True), (0.5, False)])
+def test_features_are_part_of_the_minutes(
+    given: str,
+    data: Path,
+    config: DataConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    mirrored: bool,
+) -> None:
+    monkeypatch.setattr(Extraction, "seconds_a_view", lambda self: seconds)
+    monkeypatch.setattr(Probe, "speed", lambda self, settings: Speed(0.01, 0.0))
+    dataset, training = settled_in_a_minute(given, data, config, tmp_path)
+    train, validation = (len(dataset.manifest.indices(split)) for split in ("train", "validation"))
+    left = 60 * AIM - seconds * ((1 + mirrored) * train + validation)
+    assert training["mirrored"] is mirrored, "mirror images only where they take less than half of the time"
+    assert left - 15 < 0.01 * training["plan"]["total_steps"] <= left  # type: ignore[index]
+
+
+def test_minutes_that_do_not_do_for_the_features_are_refused(
+    given: str, data: Path, config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Extraction, "seconds_a_view", lambda self: 2.0)
+    monkeypatch.setattr(Probe, "speed", lambda self, settings: Speed(0.01, 0.0))
+    with pytest.raises(UsageError, match=r"more than 50% of --minutes 1: give --minutes 4, or --frozen"):
+        settled_in_a_minute(given, data, config, tmp_path)
 
 
 def test_other_weights_are_refused_on_resume(given: str, data: Path, config: DataConfig, tmp_path: Path) -> None:
@@ -170,8 +255,7 @@ def test_a_network_of_one_size_refuses_another(data: Path, config: DataConfig, t
 
 
 def test_rates_fall_by_depth_and_layers_open_from_the_top(given: str) -> None:
-    found = backbones.find(given)
-    network = backbones.pretrained(found, found.architecture(image_size=64, classes=3))
+    network = fresh(given)
     optimiser = build_optimiser(
         network, name="adamw", learning_rate=1.0, weight_decay=0.1, momentum=0.9, layer_decay=0.5
     )
@@ -210,7 +294,9 @@ def test_groups_wait_until_they_open() -> None:
         (["--model", "resnet18", "--frozen", "--epochs", "3"], "--frozen has no epochs"),
         (["--model", "resnet18", "--frozen", "--refit"], "--refit is for our own network"),
         (["--model", "resnet18", "--optimiser", "muon"], "--optimiser muon"),
+        (["--model", "resnet18", "--width", "2"], "--width is for our own network"),
         (["--model", "resnet51"], "did you mean"),
+        (["--model", "resnet18.bogus"], "no weights bogus of resnet18"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(

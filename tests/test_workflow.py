@@ -3,17 +3,19 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from darkroom import workflow
 from darkroom.bundle import Bundle
+from darkroom.comparison.folder import Ablation, Comparison, Study
 from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.storage import locked
-from darkroom.errors import BundleError, DataError, RunError, UsageError
+from darkroom.errors import BundleError, DataError, ModelError, RunError, UsageError
 from darkroom.runs import Run
-from darkroom.workflow import bundle_of, claim, free_run
+from darkroom.workflow import bundle_of, claim, free_folder, free_run
 from finished import CLASSES, Finished, draw_blobs
 
 CONFIG = {"data": {}, "training": {}, "network": {}}
@@ -187,8 +189,8 @@ def test_resuming_on_other_data_is_refused(copied: Finished) -> None:
 
 
 def test_another_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--model is resnet50: only cnn"):
-        workflow.train("nowhere", Run(tmp_path / "run"), data_config=DataConfig(), config=TrainConfig(model="resnet50"))
+    with pytest.raises(ModelError, match="timm knows no network resnet51"):
+        workflow.train("nowhere", Run(tmp_path / "run"), data_config=DataConfig(), config=TrainConfig(model="resnet51"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,6 +202,17 @@ def test_bundle_of_a_run_and_of_itself(finished_run: Finished, tmp_path: Path) -
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BundleError, match="neither a run nor a bundle"):
             bundle_of(place)
+
+
+def test_bundle_of_a_comparison_is_that_of_its_choice(tmp_path: Path) -> None:
+    compared = Comparison(tmp_path / "compared")
+    compared.keep({"requested": {}})
+    with pytest.raises(RunError, match=r"comparison\.json is missing: go on with `darkroom compare … --resume`"):
+        bundle_of(compared.folder)
+    compared.content.write_text('{"choice": {"chosen": "one-frozen"}}')
+    run = begun(compared.runs / "one-frozen")
+    with pytest.raises(BundleError, match=f"has no bundle yet: make it with `darkroom export {run.folder}`"):
+        bundle_of(compared.folder)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +236,7 @@ def test_a_run_is_named_after_its_data(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_comparisons_of_an_archive_are_named_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert free_run("/data/pets.zip", suffix="-compared").folder == Path("runs") / "pets-compared"
+    assert free_folder("/data/pets.zip", "-compared") == Path("runs") / "pets-compared"
 
 
 def test_a_taken_name_is_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +245,36 @@ def test_a_taken_name_is_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run = free_run("digits")
         assert run.folder.name == expected
         begun(run.folder)
+
+
+@pytest.mark.parametrize("kind", [Comparison, Ablation])
+def test_a_study_is_named_after_its_data_and_numbered(
+    kind: Callable[[Path], Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert free_folder("/data/pets.zip", "-compared") == Path("runs") / "pets-compared"
+    for expected in ("pets-compared", "pets-compared-2"):
+        place = kind(free_folder("pets.tar.gz", "-compared"))
+        assert place.folder.name == expected
+        place.keep({"requested": {}})  # all that one holds which was interrupted early
+    (tmp_path / "runs" / "pets-compared-3" / "runs").mkdir(parents=True)
+    assert free_folder("pets", "-compared").name == "pets-compared-4"
+
+
+def test_claim_knows_what_a_folder_holds(tmp_path: Path) -> None:
+    place = Ablation(tmp_path)
+    claim(place, resume=False, overwrite=False)
+    place.runs.mkdir()
+    for options in ({"resume": False, "overwrite": False}, {"resume": False, "overwrite": True}):
+        with pytest.raises(UsageError, match="holds no ablation, but files that one would replace"):
+            claim(place, **options)
+    place.keep({"requested": {}})
+    with pytest.raises(RunError, match="already holds an ablation: --resume it, --overwrite it"):
+        claim(place, resume=False, overwrite=False)
+    claim(place, resume=True, overwrite=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    place.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_examine_reports_and_writes_nothing_beside_the_pictures(tmp_path: Path) -> None:

@@ -1,21 +1,30 @@
 """`darkroom ablate`: one thing taken away or exchanged at a time, in trainings of equal budget, over several seeds."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkroom import files, workflow
-from darkroom.config import AblateConfig, DataConfig, Factor, TrainConfig
-from darkroom.errors import RunError, UsageError
+from darkroom.comparison.folder import Ablation, begun_with, plain, require_same_data, require_same_pictures
+from darkroom.config import OURS, AblateConfig, DataConfig, Factor, TrainConfig
+from darkroom.errors import UsageError
 from darkroom.progress import say
 from darkroom.provenance import provenance
-from darkroom.runs import Run
+from darkroom.runs import Run, rebuilt
 from darkroom.training import launch
+
+if TYPE_CHECKING:
+    from darkroom.data.dataset import DataSet
 
 DEFAULT_MINUTES = 1.0
 """Of each training where neither minutes nor epochs are given."""
+
+FACTORS: tuple[Factor, ...] = ("augmentation", "optimiser", "schedule", "label-smoothing", "ema", "width")
+"""What is varied when nothing is named."""
+
+OF_OURS: tuple[Factor, ...] = ("width", "convolutions")
+"""What only our own network has."""
 
 PLAIN: dict[str, Any] = {
     "flip": False,
@@ -38,12 +47,24 @@ class Variant:
     changes: dict[str, Any]
 
 
-def variants_of(factor: Factor, base: Mapping[str, Any]) -> list[Variant]:
+def factors_of(config: AblateConfig, model: str) -> tuple[Factor, ...]:
+    """What is varied; raises `UsageError` where a network that is not ours has nothing of the kind."""
+    if model == OURS:
+        return config.of or FACTORS
+    for factor in config.of:
+        if factor in OF_OURS:
+            raise UsageError(f"--of {factor} is for our own network, not for {model}: leave one of them out")
+    return config.of or tuple(factor for factor in FACTORS if factor not in OF_OURS)
+
+
+def variants_of(factor: Factor, base: Mapping[str, Any], *, model: str = OURS) -> list[Variant]:
     """What to try for a factor, given the completed settings of the baseline."""
     optimiser, schedule = base["optimiser"], base["schedule"]
+    # Our network has mirrored filters where pictures are mirrored: neither can be varied alone.
+    filters = "" if model != OURS else ", no mirrored filters" if base["flip"] else ", mirrored filters"
     changes: dict[Factor, list[tuple[str, dict[str, Any]]]] = {
-        "augmentation": [("no augmentation", PLAIN)],
-        "flip": [("no mirroring" if base["flip"] else "mirroring", {"flip": not base["flip"]})],
+        "augmentation": [(f"no augmentation{filters if base['flip'] else ''}", PLAIN)],
+        "flip": [(f"{'no mirroring' if base['flip'] else 'mirroring'}{filters}", {"flip": not base["flip"]})],
         "optimiser": [(f"{other} instead of {optimiser}", {"optimiser": other}) for other in ("sgd", "adamw")],
         "schedule": [(f"{other} instead of {schedule}", {"schedule": other}) for other in ("linear", "cosine")],
         "label-smoothing": [("no label smoothing", {"label_smoothing": 0.0})],
@@ -56,28 +77,50 @@ def variants_of(factor: Factor, base: Mapping[str, Any]) -> list[Variant]:
     return [variant for variant in tried if any(base[name] != value for name, value in variant.changes.items())]
 
 
-class Ablation:
-    """The folder of an ablation; the one place that knows its file names."""
+@dataclass(frozen=True)
+class Series:
+    """An ablation under way: what all its trainings share."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.content = folder / "ablation.json"
-        self.figure = folder / "figures" / "ablation"
-        self.runs = folder / "runs"
+    data: str
+    place: Ablation
+    data_config: DataConfig
+    config: AblateConfig
+    dataset: "DataSet"
+    training: TrainConfig
+    """Of the baseline, with all that each training would else settle for itself: network, arithmetic, threads."""
+    settings: Mapping[str, Any]
+    """Of the baseline, completed."""
 
-    def holds(self) -> bool:
-        """Whether the folder holds anything of an ablation."""
-        return self.content.exists() or self.runs.exists()
+    @property
+    def seeds(self) -> list[int]:
+        """From that of the data on."""
+        return [self.data_config.seed + number for number in range(self.config.seeds)]
 
-    def clear(self) -> None:
-        """Delete what belongs to an ablation, and nothing else that may lie in the folder."""
-        shutil.rmtree(self.runs, ignore_errors=True)
-        for path in (*(self.figure.with_suffix(suffix) for suffix in (".svg", ".png")), self.content):
-            path.unlink(missing_ok=True)
+    @property
+    def variants(self) -> list[Variant]:
+        """Of all factors."""
+        base, model = {**self.settings, **self.settings["augmentation"]}, self.training.model
+        factors = factors_of(self.config, model)
+        return [variant for factor in factors for variant in variants_of(factor, base, model=model)]
 
-    def run(self, what: str, seed: int) -> Run:
-        """The run of one training."""
-        return Run(self.runs / f"{''.join(c if c.isalnum() or c in '-_.' else '-' for c in what)}-seed-{seed}")
+    def accuracies(self, what: str, changes: Mapping[str, Any]) -> list[float]:
+        """Validation accuracy of one kind of training, a value a seed."""
+        return [self._accuracy(self.place.run(f"{what}-seed-{seed}"), seed, changes) for seed in self.seeds]
+
+    def _accuracy(self, run: Run, seed: int, changes: Mapping[str, Any]) -> float:
+        begun = run.config.exists()
+        if not (begun and run.finished):
+            say(f"== {run.folder.name} ==")
+            workflow.train(
+                self.data,
+                run,
+                data_config=replace(self.data_config, seed=seed),
+                config=replace(self.training, **changes),
+                resume=begun,
+                overwrite=not begun and run.holds(),
+                dataset=self.dataset if seed == self.data_config.seed else None,
+            )
+        return float(run.read_config()["training"]["result"]["best_validation_accuracy"])
 
 
 def ablate(
@@ -92,54 +135,113 @@ def ablate(
 ) -> dict[str, Any]:
     """Train the baseline and each variant once a seed, and measure all on validation; the content of ablation.json.
 
-    The test split stays closed. Raises what `workflow.train` does.
+    The test split stays closed. Raises what `workflow.train` does, and:
+
+    Raises:
+        RunError: the folder holds an ablation already, or one of other pictures is to be resumed.
+        UsageError: there is nothing to vary, or an ablation is to be resumed with other options than before.
     """
     from darkroom.evaluation.effects import effect
     from darkroom.figures.comparison import effects
 
     launch.refuse_several("ablate")
     place = Ablation(folder)
-    _claim(place, resume=resume, overwrite=overwrite)
-    if training.minutes is None and training.epochs is None:
-        training = replace(training, minutes=DEFAULT_MINUTES)
-    if overwrite:
-        place.clear()
-    seeds = [data_config.seed + number for number in range(config.seeds)]
-
-    def accuracies(what: str, changed: TrainConfig) -> list[float]:
-        return [_accuracy(data, place.run(what, seed), replace(data_config, seed=seed), changed) for seed in seeds]
-
-    base = accuracies("baseline", training)
-    settings = place.run("baseline", seeds[0]).read_config()["training"]["settings"]
-    variants = [variant for factor in config.of for variant in variants_of(factor, _flat(settings))]
+    workflow.claim(place, resume=resume, overwrite=overwrite)
+    if resume and place.begun:
+        series = _resumed(data, place, data_config, training, config)
+    else:
+        if resume:
+            say(f"{folder} holds nothing to resume: starting anew")
+        series = _begun(data, place, data_config, training, config, overwrite=overwrite)
+    base = series.accuracies("baseline", {})
     rows = []
-    for variant in variants:
-        values = accuracies(variant.what, replace(training, **variant.changes))
+    for variant in series.variants:
+        values = series.accuracies(variant.what, variant.changes)
         rows.append({**asdict(variant), "accuracies": values, **asdict(effect(values, base))})
     content = {
         **provenance(),
         "data": data,
-        "budget": {"minutes": training.minutes, "epochs": training.epochs},
-        "seeds": seeds,
+        "budget": {"minutes": series.training.minutes, "epochs": series.training.epochs},
+        "seeds": series.seeds,
         "baseline": base,
-        "settings": settings,
+        "settings": series.settings,
         "effects": rows,
     }
+    files.write_text(place.text, "\n".join(lines(content)) + "\n")
     effects(place.figure, rows=rows, baseline=base)
     files.write_json(place.content, content)
     return content
 
 
-def _accuracy(data: str, run: Run, data_config: DataConfig, config: TrainConfig) -> float:
-    """Validation accuracy of one training, made now where it is not there yet."""
-    if not (run.config.exists() and run.finished):
-        say(f"== {run.folder.name} ==")
-        workflow.train(data, run, data_config=data_config, config=config, overwrite=run.holds())
-    return float(run.read_config()["training"]["result"]["best_validation_accuracy"])
+def _begun(
+    data: str,
+    place: Ablation,
+    data_config: DataConfig,
+    training: TrainConfig,
+    config: AblateConfig,
+    *,
+    overwrite: bool,
+) -> Series:
+    """Settle the baseline once: what is measured for it then holds for all trainings."""
+    from darkroom.training.settle import settle
+
+    if training.frozen:
+        raise UsageError("--frozen trains nothing that could be varied: leave it out")
+    factors_of(config, training.model)
+    if training.minutes is None and training.epochs is None:
+        training = replace(training, minutes=DEFAULT_MINUTES)
+    dataset = _prepared(data, data_config, training)
+    settled = settle(dataset, data_config=data_config, config=training)["training"]
+    pinned, settings = _pinned(training, settled), settled["settings"]
+    series = Series(data, place, data_config, config, dataset, pinned, settings)
+    if not series.variants:
+        raise UsageError(f"--of {' '.join(config.of)} would change nothing of the baseline: name something else")
+    for variant in series.variants:
+        replace(pinned, **variant.changes)  # which refuses what does not go together, before anything is trained
+    if overwrite:  # only now: what cannot be trained must not cost the ablation that was there
+        place.clear()
+    place.keep(
+        {
+            "data": data,
+            "fingerprint": dataset.manifest.fingerprint,
+            "requested": {"data": plain(data_config), "training": plain(training), "ablation": plain(config)},
+            "pinned": plain(pinned),
+            "settings": settings,
+        }
+    )
+    return series
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**settings, **settings["augmentation"]}
+def _resumed(
+    data: str, place: Ablation, data_config: DataConfig, training: TrainConfig, config: AblateConfig
+) -> Series:
+    kept = place.kept()
+    requested = kept["requested"]
+    require_same_data(place, data, kept)
+    data_config = begun_with(place, data_config, requested["data"])
+    training = begun_with(place, training, requested["training"])
+    config = begun_with(place, config, requested["ablation"])
+    dataset = _prepared(data, data_config, training)
+    require_same_pictures(place, dataset.manifest.fingerprint, kept)
+    return Series(data, place, data_config, config, dataset, rebuilt(TrainConfig, kept["pinned"]), kept["settings"])
+
+
+def _prepared(data: str, data_config: DataConfig, training: TrainConfig) -> "DataSet":
+    from darkroom.data.dataset import prepare
+    from darkroom.training.candidates import candidate
+
+    return prepare(data, data_config, candidate(training.model, random_weights=training.random_weights).preprocessing)
+
+
+def _pinned(training: TrainConfig, settled: Mapping[str, Any]) -> TrainConfig:
+    """The training with what was settled by measuring this machine."""
+    from darkroom.comparison.measure import options_of
+    from darkroom.training.machine import Arithmetic
+
+    measured = options_of(Arithmetic(**settled["arithmetic"]), settled["threads"])
+    if training.model == OURS:
+        measured |= {name: settled["settings"][name] for name in ("width", "convolutions")}
+    return replace(training, **measured)
 
 
 def lines(content: Mapping[str, Any]) -> Iterator[str]:
@@ -162,13 +264,3 @@ def _percent(value: float) -> str:
 
 def _signed(value: float) -> str:
     return f"{100 * value:+.1f}"
-
-
-def _claim(place: Ablation, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds an ablation, unless the user says that it is to be resumed or replaced."""
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite contradict each other: give one of them")
-    if place.folder.exists() and not place.folder.is_dir():
-        raise UsageError(f"--out {place.folder} is a file: give a folder")
-    if place.holds() and not (resume or overwrite):
-        raise RunError(f"{place.folder} already holds an ablation: --resume it, --overwrite it, or give another --out")

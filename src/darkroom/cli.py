@@ -19,6 +19,7 @@ from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
+from darkroom.comparison.folder import Ablation, Comparison, Study
 from darkroom.config import (
     AblateConfig,
     CompareConfig,
@@ -31,7 +32,7 @@ from darkroom.config import (
 from darkroom.errors import DarkroomError, ImageError, ReportError, TrainingStoppedError, UsageError
 from darkroom.progress import say
 from darkroom.runs import Run
-from darkroom.training.launch import place
+from darkroom.training import launch
 
 EXIT_ERROR = 2
 EXIT_STOPPED = 130
@@ -42,8 +43,9 @@ FULL = "the memory is full: close other programs, or give --accumulate 4, a smal
 EXTRAS = {
     **dict.fromkeys(("flask", "onnxruntime", "waitress"), "serve"),
     **dict.fromkeys(("jinja2", "nbformat", "pptx", "typst"), "report"),
+    **dict.fromkeys(("timm", "huggingface_hub", "torchvision"), "transfer"),
 }
-"""What to install for a module that is missing."""
+"""The extra that brings a package; of all others it is `train`."""
 
 app = cyclopts.App(
     name="darkroom",
@@ -297,12 +299,12 @@ def compare(
         Delete the comparison that is in the folder.
     """
     from darkroom.compare import compare as compare_networks
-    from darkroom.comparison.folder import Comparison
 
     if out is None and resume:
         raise UsageError("--resume needs --out: name the folder that is to go on")
-    folder = out or workflow.free_run(data, suffix="-compared").folder
-    compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
+    folder = out or workflow.free_folder(data, "-compared")
+    with _resumable("compare", data, Comparison(folder), data_config):
+        compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
     print("\n" + Comparison(folder).text.read_text(encoding="utf-8"))
     print(f"{folder}\nserve the choice: {_program()} serve {shlex.quote(str(folder))}")
 
@@ -337,16 +339,17 @@ def ablate(
 
     if out is None and resume:
         raise UsageError("--resume needs --out: name the folder that is to go on")
-    folder = out or workflow.free_run(data, suffix="-ablated").folder
-    content = ablate_training(
-        data,
-        folder,
-        data_config=data_config,
-        training=training,
-        config=ablation,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    folder = out or workflow.free_folder(data, "-ablated")
+    with _resumable("ablate", data, Ablation(folder), data_config):
+        content = ablate_training(
+            data,
+            folder,
+            data_config=data_config,
+            training=training,
+            config=ablation,
+            resume=resume,
+            overwrite=overwrite,
+        )
     print("\n" + "\n".join(lines(content)))
     print(folder)
 
@@ -486,13 +489,16 @@ def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:
 
 
 @contextmanager
-def _resumable(command: str, data: str, run: Run, config: DataConfig) -> Iterator[None]:
+def _resumable(command: str, data: str, place: Run | Study, config: DataConfig) -> Iterator[None]:
+    """Say what to type to go on with what was stopped, in a training or, once it has begun, anywhere else."""
     try:
         yield
-    except TrainingStoppedError as error:
-        called = "torchrun … -m darkroom" if place().size > 1 else shlex.quote(_program())
-        again = shlex.join([command, data, "--out", str(run.folder), "--resume", *_storage(config)])
-        raise TrainingStoppedError(f"{error}; go on with: {called} {again}") from error
+    except (TrainingStoppedError, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and not place.begun:
+            raise
+        called = "torchrun … -m darkroom" if launch.place().size > 1 else shlex.quote(_program())
+        again = shlex.join([command, data, "--out", str(place.folder), "--resume", *_storage(config)])
+        raise TrainingStoppedError(f"{str(error) or 'stopped'}; go on with: {called} {again}") from error
 
 
 def _program() -> str:

@@ -1,18 +1,25 @@
 """`darkroom compare`: networks trained on one data set in one budget, measured alike, and one chosen."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom import files, workflow
-from darkroom.comparison.folder import Comparison
+from darkroom.bundle import INFO_FILE, BundleInfo
+from darkroom.comparison.folder import (
+    Comparison,
+    begun_with,
+    plain,
+    require_same_data,
+    require_same_pictures,
+)
 from darkroom.config import OURS, CompareConfig, DataConfig, TrainConfig
-from darkroom.errors import RunError, UsageError
+from darkroom.errors import DarkroomError, RunError, TrainingStoppedError, UsageError
 from darkroom.progress import say
 from darkroom.provenance import provenance
-from darkroom.runs import Run
+from darkroom.runs import Run, rebuilt
 from darkroom.training import launch
 
 if TYPE_CHECKING:
@@ -20,10 +27,8 @@ if TYPE_CHECKING:
     from darkroom.comparison.measure import Serving
     from darkroom.comparison.plan import Plan, Speed, Splits, Stage
     from darkroom.data.dataset import DataSet
+    from darkroom.data.manifest import Manifest
     from darkroom.training.candidates import Candidate
-
-LEAST_MINUTES = 0.2
-"""Of a training that the plan grants no time any more: it was promised, and so it takes place."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,6 @@ class Entry:
     how: str
     run: Run
     serving: "Serving"
-    joules: float | None
 
     @property
     def title(self) -> str:
@@ -61,8 +65,9 @@ class Entry:
             "epochs": result["epochs"],
             "best_epoch": result["best_epoch"],
             "train_seconds": self.run.train_seconds,
-            "train_joules": self.joules,
+            "train_joules": result.get("joules"),
             "serving": asdict(self.serving),
+            "test_openings": metrics["test_openings"],
             **{split: _headline(metrics[split]) for split in ("validation", "test") if split in metrics},
         }
 
@@ -73,49 +78,132 @@ def _headline(block: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Contest:
-    """A comparison under way."""
+    """A comparison under way; what is `kept` is written down, so that it can be resumed to the same choice."""
 
     data: str
     place: Comparison
     data_config: DataConfig
     config: CompareConfig
-    dataset: "DataSet"
     entrants: dict[str, "Candidate"]
-    resume: bool
+    datasets: dict[str, "DataSet"]
+    kept: dict[str, Any]
     began: float
+    entries: list[Entry] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """Sentences on candidates that are left out, since an error kept them from being entered."""
+
+    @property
+    def seconds(self) -> float:
+        """That it has taken, before it was interrupted too."""
+        return time.perf_counter() - self.began
 
     @property
     def seconds_left(self) -> float:
         """Of the budget."""
-        return 60 * self.config.minutes - (time.perf_counter() - self.began)
+        return 60 * self.config.minutes - self.seconds
+
+    @property
+    def manifest(self) -> "Manifest":
+        """Of all candidates."""
+        return next(iter(self.datasets.values())).manifest
+
+    @property
+    def splits(self) -> "Splits":
+        """Pictures of each split."""
+        from darkroom.comparison.plan import Splits
+
+        return Splits(*(len(self.manifest.indices(split)) for split in ("train", "validation", "test")))
+
+    @property
+    def speeds(self) -> "dict[str, Speed]":
+        """What was measured of the backbones."""
+        from darkroom.comparison.plan import Speed
+
+        return {name: Speed(**values) for name, values in self.kept["speeds"].items()}
+
+    def keep(self, **news: Any) -> None:
+        """Write down what is settled now."""
+        self.kept |= news | {"seconds": self.seconds}
+        self.place.keep(self.kept)
 
     def prepared(self, name: str) -> "DataSet":
-        """The pictures as that network wants them."""
+        """The pictures as that network wants them, opened once."""
         from darkroom.data.dataset import prepared_for
 
-        return prepared_for(self.dataset, self.data_config, self.entrants[name].preprocessing)
+        if name not in self.datasets:
+            any_of_them = next(iter(self.datasets.values()))
+            self.datasets[name] = prepared_for(any_of_them, self.data_config, self.entrants[name].preprocessing)
+        return self.datasets[name]
 
-    def enter(self, stage: "Stage", **options: Any) -> Entry:
-        """Train one candidate, evaluate it on validation, export and time it."""
-        from darkroom.comparison.measure import joules, serving_of
+    def planned(self, what: str, make: "Callable[[], Plan]") -> "Plan":
+        """A plan, made once and told."""
+        from darkroom.comparison.plan import Plan
 
-        name, dataset = stage.name, self.prepared(stage.name)
-        run = self.place.run(name if name == OURS else f"{name}-{stage.what}")
-        random_weights = self.config.random_weights and name != OURS
-        config = TrainConfig(model=self.entrants[name].given, random_weights=random_weights, **options)
+        plans = self.kept.get("plans", {})
+        if what not in plans:
+            self.keep(plans={**plans, what: make().to_json()})
+        plan = Plan.from_json(self.kept["plans"][what])
+        for line in plan.lines():
+            say(line)
+        return plan
+
+    def enter(self, stage: "Stage", **options: Any) -> None:
+        """Train one candidate, evaluate it on validation, export and time it; where that fails, it is left out."""
+        run = self.place.run(stage.name if stage.name == OURS else f"{stage.name}-{stage.what}")
         say(f"== {run.folder.name} ==")
-        before = joules()
-        if not (self.resume and run.config.exists() and run.finished):
-            workflow.train(
-                self.data, run, data_config=self.data_config, config=config, overwrite=run.holds(), dataset=dataset
-            )
-        after = joules()
+        try:
+            self._train(stage, run, options)
+            serving = self._measured(run, self.prepared(stage.name))
+            self.entries.append(Entry(stage.name, stage.what, run, serving))
+        except TrainingStoppedError:
+            raise
+        except DarkroomError as error:
+            self.failures.append(f"left out: {run.folder.name}, which failed: {error}")
+            say(self.failures[-1])
+
+    def _train(self, stage: "Stage", run: Run, options: Mapping[str, Any]) -> None:
+        """Train it from the beginning, or from where a comparison that is resumed was interrupted."""
+        from darkroom.comparison.measure import energy_counters, joules_since
+
+        begun = run.config.exists()
+        if begun and run.finished:
+            return
+        before = energy_counters()
+        workflow.train(
+            self.data,
+            run,
+            data_config=self.data_config,
+            config=_requested(run) if begun else self._config(stage, options),
+            resume=begun,
+            overwrite=not begun and run.holds(),
+            dataset=self.prepared(stage.name),
+        )
+        if not begun and (used := joules_since(before)) is not None:  # of a resumed one a part is not known
+            content = run.read_config()
+            content["training"]["result"]["joules"] = used
+            run.write_config(content)
+
+    def _config(self, stage: "Stage", options: Mapping[str, Any]) -> TrainConfig:
+        if stage.name == OURS:
+            return TrainConfig(**options)
+        given, arithmetic = self.entrants[stage.name].given, self.speeds[stage.name].options
+        return TrainConfig(model=given, random_weights=self.config.random_weights, **arithmetic, **options)
+
+    def _measured(self, run: Run, dataset: "DataSet") -> "Serving":
+        from darkroom.comparison.measure import Serving, serving_of
+
         if not run.metrics.exists():
-            workflow.evaluate(run, split="validation", data_config=self.data_config)
+            workflow.evaluate(run, split="validation", data_config=self.data_config, dataset=dataset)
         if not run.bundle.exists():
-            workflow.export(run, data_config=self.data_config)
-        used = after - before if before is not None and after is not None and after >= before else None
-        return Entry(name, stage.what, run, serving_of(run.bundle, dataset), used)
+            workflow.export(run, data_config=self.data_config, dataset=dataset)
+        known = self.kept.get("serving", {})
+        if run.folder.name not in known:
+            self.keep(serving={**known, run.folder.name: asdict(serving_of(run.bundle, dataset))})
+        return Serving(**self.kept["serving"][run.folder.name])
+
+
+def _requested(run: Run) -> TrainConfig:
+    return rebuilt(TrainConfig, run.read_config()["training"]["requested"])
 
 
 def compare(
@@ -129,125 +217,194 @@ def compare(
 ) -> dict[str, Any]:
     """Train and measure all candidates, choose on validation, open the test split once; the content of comparison.json.
 
+    A candidate that fails is left out.
+
     Raises:
         ModelError: a network is unknown or its weights are not at hand; nothing is trained then.
-        RunError: the folder holds a comparison already.
+        RunError: the folder holds a comparison already, or one of other pictures is to be resumed; or all have failed.
+        UsageError: a comparison is to be resumed with other options than it was begun with.
     """
-    from darkroom.comparison.plan import Splits
+    launch.refuse_several("compare")
+    place = Comparison(folder)
+    workflow.claim(place, resume=resume, overwrite=overwrite)
+    if resume and place.begun:
+        contest = _resumed(data, place, data_config, config)
+    else:
+        if resume:
+            say(f"{folder} holds nothing to resume: starting anew")
+        contest = _begun(data, place, data_config, config, overwrite=overwrite)
+    left_out = _train_all(contest)
+    if not contest.entries:
+        raise RunError(f"no candidate could be compared: {'; '.join(left_out)}")
+    verdicts = _choose(contest)
+    _open_test(contest, verdicts)
+    return _write(contest, verdicts, left_out)
+
+
+def _begun(data: str, place: Comparison, data_config: DataConfig, config: CompareConfig, *, overwrite: bool) -> Contest:
+    contest = _contest(data, place, data_config, config, {})
+    speeds = {name: asdict(speed) for name, speed in _speeds(contest)}
+    if overwrite:  # only now: what cannot be compared must not cost the comparison that was there
+        place.clear()
+    requested = {"data": plain(data_config), "comparison": plain(contest.config)}
+    contest.keep(data=data, fingerprint=contest.manifest.fingerprint, requested=requested, speeds=speeds)
+    return contest
+
+
+def _resumed(data: str, place: Comparison, data_config: DataConfig, config: CompareConfig) -> Contest:
+    kept = place.kept()
+    require_same_data(place, data, kept)
+    data_config = begun_with(place, data_config, kept["requested"]["data"])
+    contest = _contest(data, place, data_config, begun_with(place, config, kept["requested"]["comparison"]), kept)
+    require_same_pictures(place, contest.manifest.fingerprint, kept)
+    return contest
+
+
+def _contest(
+    data: str, place: Comparison, data_config: DataConfig, config: CompareConfig, kept: dict[str, Any]
+) -> Contest:
     from darkroom.data.dataset import prepare
     from darkroom.training.machine import use_threads
 
-    launch.refuse_several("compare")
-    began = time.perf_counter()
-    place = Comparison(folder)
-    _claim(place, resume=resume, overwrite=overwrite)
+    began = time.perf_counter() - kept.get("seconds", 0.0)
     entrants = _entrants(config)
+    config = replace(config, models=tuple(entrant.given for entrant in entrants.values()))
     use_threads(None)
-    contest = Contest(data, place, data_config, config, prepare(data, data_config), entrants, resume, began)
-    splits = Splits(*(len(contest.dataset.manifest.indices(split)) for split in ("train", "validation", "test")))
-    speeds = dict(_speeds(contest))
-    if overwrite:  # only now: what cannot be compared must not cost the comparison that was there
-        place.clear()
-    entries, left_out = _train_all(contest, speeds, splits)
-    verdicts = _choose(contest, entries)
-    _open_test(contest, entries, verdicts)
-    return _write(contest, entries, verdicts, speeds, left_out)
+    first, entrant = next(iter(entrants.items()))
+    datasets = {first: prepare(data, data_config, entrant.preprocessing)}
+    return Contest(data, place, data_config, config, entrants, datasets, kept, began)
 
 
-def _train_all(contest: Contest, speeds: Mapping[str, "Speed"], splits: "Splits") -> tuple[list[Entry], list[str]]:
-    """Backbones as they are; then our network, and the best backbones as a whole, in equal shares of what is left."""
+def granted(seconds: float) -> dict[str, Any]:
+    """The options of a training that may take so long; where nothing is left, the least, since it was promised."""
+    from darkroom.comparison.plan import LEAST_SECONDS
+
+    return {"minutes": max(LEAST_SECONDS, seconds) / 60}
+
+
+def _train_all(contest: Contest) -> list[str]:
+    """Backbones as they are; then our network, and the best backbones as a whole, in equal shares of what is left.
+
+    Returns sentences on what was left out.
+    """
     from darkroom.comparison import plan
 
-    first = plan.plan_frozen(list(speeds.values()), splits, seconds=contest.seconds_left)
-    _tell(first)
-    flip = None if first.mirrored else False
-    entries = [contest.enter(stage, frozen=True, flip=flip) for stage in first.stages]
-    ranked = sorted(entries, key=lambda entry: entry.rank, reverse=True)
+    speeds, splits, ours = contest.speeds, contest.splits, OURS in contest.entrants
+    first = contest.planned(
+        "frozen", lambda: plan.plan_frozen(list(speeds.values()), splits, seconds=contest.seconds_left)
+    )
+    for stage in first.stages:
+        contest.enter(stage, frozen=True, flip=None if first.mirrored else False)
+    ranked = sorted(contest.entries, key=lambda entry: entry.rank, reverse=True)
     tuned = [speeds[entry.network] for entry in ranked[: contest.config.finetune]]
     # The test split is opened for the chosen network and for ours, whichever they will be.
-    answer = max((speed.answer for speed in speeds.values()), default=0.0)
-    held_back = 2 * (splits.test * answer + plan.OVERHEAD_SECONDS)
-    second = plan.plan_trainings(tuned, splits, ours=OURS in contest.entrants, seconds=contest.seconds_left - held_back)
-    _tell(second)
+    slowest = max((speed.answer for speed in speeds.values()), default=0.0)
+    held_back = (1 + ours) * plan.opening_seconds(slowest, splits)
+    second = contest.planned(
+        "trainings",
+        lambda: plan.plan_trainings(
+            tuned, splits, ours=ours, mirrored=first.mirrored, seconds=contest.seconds_left - held_back
+        ),
+    )
     for number, stage in enumerate(second.stages):
         share = (contest.seconds_left - held_back) / (len(second.stages) - number)
         answer = speeds[stage.name].answer if stage.name in speeds else 0.0
-        minutes = max(LEAST_MINUTES, plan.training_seconds(share, answer, splits) / 60)
-        entries.append(contest.enter(stage, minutes=minutes))
-    return entries, [*first.left_out, *second.left_out]
+        contest.enter(stage, **granted(plan.training_seconds(share, answer, splits)))
+    return [*first.left_out, *second.left_out, *contest.failures]
 
 
-def _tell(plan: "Plan") -> None:
-    for line in plan.lines():
-        say(line)
-
-
-def _speeds(contest: Contest) -> Iterator[tuple[str, "Speed"]]:
+def _speeds(contest: Contest) -> "Iterator[tuple[str, Speed]]":
     """Speeds of the backbones on this machine; their weights are loaded for the first time here."""
     from darkroom.comparison.measure import speed_of
+    from darkroom.data.dataset import suitable_size
     from darkroom.training.recipes import complete
 
+    random_weights, manifest = contest.config.random_weights, contest.manifest
     for name, entrant in contest.entrants.items():
         if name == OURS:
             continue
         dataset = contest.prepared(name)
         say(f"Measuring {name} at {dataset.preprocessing.width} pixels")
-        pictures = len(dataset.manifest.indices("train"))
-        settings = complete(TrainConfig(model=entrant.given), image_size=dataset.preprocessing.width, pictures=pictures)
+        settings = complete(
+            TrainConfig(model=entrant.given, random_weights=random_weights),
+            image_size=dataset.preprocessing.width,
+            pictures=len(manifest.indices("train")),
+            own_size=suitable_size(manifest),
+        )
         architecture = entrant.architecture(dataset, settings)
         normalisation = entrant.normalisation(dataset)
         network = entrant.new(dataset, architecture, seed=contest.data_config.seed, normalisation=normalisation)
-        yield name, speed_of(name, network, dataset)
+        yield name, speed_of(name, network, dataset, settings)
 
 
-def _choose(contest: Contest, entries: Sequence[Entry]) -> "list[Verdict]":
+def _choose(contest: Contest) -> "list[Verdict]":
+    import numpy as np
+
     from darkroom.comparison.choice import Candidate, choose
 
-    candidates = []
-    for entry in entries:
-        predictions = entry.run.read_predictions("validation")
-        candidates.append(
-            Candidate(
-                name=entry.title,
-                right=predictions.logits.argmax(axis=1) == predictions.labels,
-                log_loss=entry.run.read_metrics()["validation"]["log_loss"]["value"],
-                milliseconds=entry.serving.milliseconds,
-                megabytes=entry.serving.bytes / 1e6,
+    entries = contest.entries
+    predictions = [entry.run.read_predictions("validation") for entry in entries]
+    for entry, said in zip(entries, predictions, strict=True):
+        if not np.array_equal(said.ids, predictions[0].ids) or not np.array_equal(said.labels, predictions[0].labels):
+            raise RunError(
+                f"{entry.title} and {entries[0].title} were evaluated on other pictures: compare again with --overwrite"
             )
+    candidates = [
+        Candidate(
+            name=entry.title,
+            network=entry.network,
+            right=said.logits.argmax(axis=1) == said.labels,
+            log_loss=entry.run.read_metrics()["validation"]["log_loss"]["value"],
+            milliseconds=entry.serving.milliseconds,
+            megabytes=entry.serving.bytes / 1e6,
         )
+        for entry, said in zip(entries, predictions, strict=True)
+    ]
     return choose(candidates, contest.config.prefer)
 
 
-def _open_test(contest: Contest, entries: Sequence[Entry], verdicts: "Sequence[Verdict]") -> None:
-    """Once, for the chosen network, and for ours beside it as the baseline."""
-    for entry, verdict in zip(entries, verdicts, strict=True):
-        if (verdict.chosen or entry.network == OURS) and "test" not in entry.run.read_metrics():
-            workflow.evaluate(entry.run, split="test", data_config=contest.data_config)
-            workflow.export(entry.run, data_config=contest.data_config)  # so that the bundle can tell of it
+def _open_test(contest: Contest, verdicts: "Sequence[Verdict]") -> None:
+    """Once, for the chosen network, and for ours beside it as the baseline.
+
+    Raises:
+        RunError: it was opened for another choice before.
+    """
+    chosen = next(verdict.name for verdict in verdicts if verdict.chosen)
+    before = contest.kept.get("chosen", chosen)
+    if before != chosen:
+        raise RunError(
+            f"{contest.place.folder} has opened the test split for {before}, and {chosen} would be chosen now: compare "
+            "again in another --out"
+        )
+    contest.keep(chosen=chosen)
+    for entry in contest.entries:
+        if entry.title == chosen or entry.network == OURS:
+            dataset = contest.prepared(entry.network)
+            if "test" not in entry.run.read_metrics():
+                workflow.evaluate(entry.run, split="test", data_config=contest.data_config, dataset=dataset)
+            if "test" not in BundleInfo.read(entry.run.bundle / INFO_FILE).metrics:  # which is to tell of it
+                workflow.export(entry.run, data_config=contest.data_config, dataset=dataset)
+    contest.keep()
 
 
-def _write(
-    contest: Contest,
-    entries: Sequence[Entry],
-    verdicts: "Sequence[Verdict]",
-    speeds: Mapping[str, "Speed"],
-    left_out: Sequence[str],
-) -> dict[str, Any]:
+def _write(contest: Contest, verdicts: "Sequence[Verdict]", left_out: Sequence[str]) -> dict[str, Any]:
     from darkroom.comparison.choice import summary
     from darkroom.comparison.words import lines
     from darkroom.figures.comparison import accuracy_latency
 
-    rows = [{**entry.to_json(), **verdict.to_json()} for entry, verdict in zip(entries, verdicts, strict=True)]
+    rows = [{**entry.to_json(), **verdict.to_json()} for entry, verdict in zip(contest.entries, verdicts, strict=True)]
+    described = contest.prepared(contest.entries[0].network).to_json()
     content = {
         **provenance(),
         "seed": contest.data_config.seed,
-        "data": contest.dataset.to_json(),
+        "data": {name: value for name, value in described.items() if name != "preprocessing"},  # each has its own
         "requested": asdict(contest.config),
         "choice": summary(verdicts, contest.config.prefer),
         "candidates": rows,
         "left_out": list(left_out),
-        "speeds": {name: asdict(speed) for name, speed in speeds.items()},
-        "seconds": time.perf_counter() - contest.began,
+        "speeds": contest.kept["speeds"],
+        "plans": contest.kept["plans"],
+        "seconds": contest.seconds,
     }
     files.write_text(contest.place.text, "\n".join(lines(content)) + "\n")
     accuracy_latency(contest.place.figure, rows=rows)
@@ -256,14 +413,18 @@ def _write(
 
 
 def _entrants(config: CompareConfig) -> dict[str, "Candidate"]:
-    """Candidates by the names that tables and folders give them."""
-    from darkroom.training.candidates import candidate
+    """Candidates by the names that tables and folders give them; their weights are at hand, or within reach."""
+    from darkroom.training.candidates import Pretrained, candidate
 
     entrants: dict[str, Candidate] = {}
     for given in config.models or _default_models():
         entrant = candidate(given, random_weights=config.random_weights and given != OURS)
-        if entrant.kind in entrants:
-            raise UsageError(f"--models {given} and {entrants[entrant.kind].given} have the same name: rename a folder")
+        if entrant.kind in entrants or (entrant.kind == OURS and given != OURS):
+            raise UsageError(f"--models {given} has the name of another network, {entrant.kind}: rename the folder")
+        if isinstance(entrant, Pretrained) and not config.random_weights:
+            from darkroom.models.backbones import require_weights
+
+            require_weights(entrant.found)
         entrants[entrant.kind] = entrant
     return entrants
 
@@ -273,13 +434,3 @@ def _default_models() -> tuple[str, ...]:
     from darkroom.models.inference import best_device
 
     return (OURS, *DEFAULTS["processor" if best_device().type == "cpu" else "accelerator"])
-
-
-def _claim(place: Comparison, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds a comparison, unless the user says that it is to be resumed or replaced."""
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite contradict each other: give one of them")
-    if place.folder.exists() and not place.folder.is_dir():
-        raise UsageError(f"--out {place.folder} is a file: give a folder")
-    if place.holds() and not (resume or overwrite):
-        raise RunError(f"{place.folder} already holds a comparison: --resume it, --overwrite it, or give another --out")

@@ -144,7 +144,7 @@ class TrainConfig:
     memory_format: MemoryFormat = "auto"
     """Layout of tensors in memory; `auto` measures what is faster here."""
     compile: bool = False
-    """Compile the network with `torch.compile` before training, which takes minutes the first time."""
+    """Compile the network with `torch.compile` before training, which takes minutes the first time; with --epochs."""
     threads: int | None = None
     """Threads of PyTorch; all cores when not given."""
     tensorboard: bool = False
@@ -169,6 +169,11 @@ class TrainConfig:
             self.recipe == "auto" or ours == (self.recipe != "transfer"),
             f"--recipe {self.recipe} and --model {self.model} do not fit: leave --recipe out",
         )
+        for option in ("width", "convolutions"):
+            check(
+                ours or getattr(self, option) is None,
+                f"--{option} is for our own network, not for {self.model}: leave one of them out",
+            )
         check(ours or not self.refit, f"--refit is for our own network, not for {self.model}: leave one of them out")
         check(
             ours or self.optimiser != "muon",
@@ -187,6 +192,14 @@ class TrainConfig:
         check(
             not self.refit or self.schedule != "plateau",
             "--refit leaves no validation for --schedule plateau to follow: leave one of them out",
+        )
+        check(
+            not self.compile or self.minutes is None,
+            "--compile takes a time that cannot be planned: give --epochs instead of --minutes",
+        )
+        check(
+            not self.compile or self.accumulate == 1,
+            f"--compile and --accumulate {self.accumulate} do not go together: leave one of them out",
         )
         check(self.accumulate >= 1, f"--accumulate is {self.accumulate}: give at least 1")
         check(self.patience is None or self.patience >= 1, f"--patience is {self.patience}: give at least 1")
@@ -237,14 +250,14 @@ class CompareConfig:
 class AblateConfig:
     """What is varied, one thing at a time, and how often."""
 
-    of: tuple[Factor, ...] = ("augmentation", "optimiser", "schedule", "label-smoothing", "ema", "width")
-    """What is taken away or exchanged, each in trainings of its own."""
+    of: tuple[Factor, ...] = ()
+    """What is taken away or exchanged, each in trainings of its own; if not given, all but flip, convolutions and
+    dropout, and width of our own network only."""
     seeds: int = 3
     """Trainings of each kind, with seeds from --seed on; the same seed has the same split."""
 
     def __post_init__(self) -> None:
         check(2 <= self.seeds <= 100, f"--seeds is {self.seeds}: give 2 to 100, since one training tells of no spread")
-        check(len(self.of) > 0, "--of names nothing: leave it out, or name what to vary")
         twice = sorted({name for name in self.of if self.of.count(name) > 1})
         check(not twice, f"--of names {', '.join(twice)} twice: name each once")
 

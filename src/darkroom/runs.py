@@ -33,6 +33,8 @@ class Predictions:
 class Run:
     """A run folder; opening one that does not exist costs nothing, reading a missing file raises `RunError`."""
 
+    kind = "run"
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = folder = Path(folder)
         self.config = folder / "config.json"

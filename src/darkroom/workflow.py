@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.comparison.folder import Comparison
+from darkroom.comparison.folder import Ablation, Comparison, Study
 from darkroom.config import DataConfig, ExportConfig, ServeConfig, TrainConfig
 from darkroom.errors import BundleError, RunError, UsageError
 from darkroom.progress import say, track
@@ -173,22 +173,28 @@ def _begun(
     return dataset
 
 
-def claim(run: Run, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds a run, unless the user says that it is to be resumed or replaced."""
+def claim(place: Run | Study, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that is taken, unless the user says that what it holds is to be resumed or replaced."""
+    folder, kind = place.folder, place.kind
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other: give one of them")
-    if run.folder.exists() and not run.folder.is_dir():
-        raise UsageError(f"--out {run.folder} is a file: give a folder")
-    if run.holds() and not run.begun:
-        raise UsageError(f"{run.folder} holds no run, but files that one would replace: give another --out")
-    if run.holds() and not (resume or overwrite):
-        raise RunError(f"{run.folder} already holds a run: --resume it, --overwrite it, or give another --out")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file: give a folder")
+    if place.holds() and not place.begun:
+        raise UsageError(f"{folder} holds no {kind}, but files that one would replace: give another --out")
+    if place.holds() and not (resume or overwrite):
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise RunError(f"{folder} already holds {article} {kind}: --resume it, --overwrite it, or give another --out")
 
 
-def evaluate(run: Run, *, split: str = "validation", data_config: DataConfig = DATA) -> dict[str, Any]:
+def evaluate(
+    run: Run, *, split: str = "validation", data_config: DataConfig = DATA, dataset: "DataSet | None" = None
+) -> dict[str, Any]:
     """Measure a trained run on a split, and return the content of metrics.json; each opening of test is counted.
 
         darkroom.evaluate(run)["validation"]["accuracy"]  # value, low and high of the 95 % interval, method
+
+    `dataset` as in `train`.
 
     Raises:
         RunError: the run is not trained, or its data have changed.
@@ -197,16 +203,24 @@ def evaluate(run: Run, *, split: str = "validation", data_config: DataConfig = D
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
 
     launch.refuse_several("evaluate")
-    dataset = reopen(run, data_config)
+    dataset = dataset or reopen(run, data_config)
     _require_finished(run)
     with _held(run):
         return evaluate_split(run, dataset, split=split)
 
 
-def export(run: Run, *, data_config: DataConfig = DATA, config: ExportConfig = EXPORTING) -> Path:
+def export(
+    run: Run,
+    *,
+    data_config: DataConfig = DATA,
+    config: ExportConfig = EXPORTING,
+    dataset: "DataSet | None" = None,
+) -> Path:
     """Write a bundle of a run and return its folder; evaluates validation first where that has not been done.
 
         darkroom.Bundle.open(darkroom.export_bundle(run)).info.parity
+
+    `dataset` as in `train`.
 
     Raises:
         ExportError: graph and network disagree, or int8 loses more accuracy than was allowed.
@@ -218,7 +232,7 @@ def export(run: Run, *, data_config: DataConfig = DATA, config: ExportConfig = E
     from darkroom.export.onnx_bundle import export_bundle
 
     launch.refuse_several("export")
-    dataset = reopen(run, data_config)
+    dataset = dataset or reopen(run, data_config)
     _require_finished(run)
     with _held(run):
         if not run.metrics.exists():
@@ -349,18 +363,19 @@ def _bundle_at(path: Path) -> Path | None:
 
     Raises:
         BundleError: the run has none yet.
+        RunError: the comparison has chosen none yet.
     """
     if (path / "bundle.json").is_file():
         return path
     compared = Comparison(path)
-    run = compared.chosen if compared.content.is_file() else Run(path)
+    run = compared.chosen if compared.begun else Run(path)
     if (run.bundle / "bundle.json").is_file():
         return run.bundle
     try:
         run.read_config()
     except RunError:
         return None
-    raise BundleError(f"the run {path} has no bundle yet: make it with `darkroom export {path}`")
+    raise BundleError(f"the run {run.folder} has no bundle yet: make it with `darkroom export {run.folder}`")
 
 
 def _near_models(path: Path, known: Iterable[str]) -> str:
@@ -381,13 +396,19 @@ def name_of(data: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name[: len(name) - max(map(len, endings), default=0)]).strip("-.") or "run"
 
 
-def free_run(data: str, *, suffix: str = "") -> Run:
+def free_run(data: str) -> Run:
     """A run folder named after the data that is not taken yet: runs/digits, runs/digits-2, …"""
-    name = name_of(data) + suffix
-    number = 1
-    while Run(folder := RUNS / (name if number == 1 else f"{name}-{number}")).holds():
+    return Run(free_folder(data))
+
+
+def free_folder(data: str, ending: str = "") -> Path:
+    """A folder named after the data, and `ending`, that is not taken yet: runs/digits-compared, …"""
+    name = name_of(data)
+    number, folder = 1, RUNS / f"{name}{ending}"
+    while Run(folder).holds() or Comparison(folder).holds() or Ablation(folder).holds():
         number += 1
-    return Run(folder)
+        folder = RUNS / f"{name}{ending}-{number}"
+    return folder
 
 
 @contextmanager

@@ -1,21 +1,28 @@
-"""What a network costs on this machine: seconds a picture to train, milliseconds and bytes to serve."""
+"""What a network costs on this machine: seconds a picture to train, milliseconds and bytes to serve, energy."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from darkroom.bundle import MODEL_FILE
 from darkroom.comparison.plan import Speed
-from darkroom.data.batches import plain_batches
 from darkroom.data.dataset import DataSet
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-from darkroom.models.inference import batch_size_for, best_device
-from darkroom.training.machine import arrange, choose_arithmetic, timed
+from darkroom.training.fit import forward_backward
+from darkroom.training.machine import Arithmetic, arrange, choose_arithmetic, choose_threads, timed, use_threads
+from darkroom.training.recipes import Settings
+from darkroom.training.train import make_batches, optimiser_of
+
+PICTURES = 8
+"""With which the speed of a network is measured: few, since one step of a large network takes seconds."""
 
 SECONDS = 0.5
 """How long each speed is measured."""
@@ -24,35 +31,50 @@ SERVING_SECONDS = 3.0
 MANY = 32
 """Pictures in the larger of the two batches that serving is timed with."""
 
-JOULES = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
-"""Where Linux tells what the processor has used, on machines that measure it and let users read it."""
+POWERCAP = Path("/sys/class/powercap")
+"""Where Linux tells what each processor package has used, on machines that measure it and let users read it."""
 
 
-def speed_of(name: str, network: nn.Module, dataset: DataSet) -> Speed:
-    """Time a network on training pictures: forward in the arithmetic that is fastest here, in float32, and a step."""
-    device, side = best_device(), dataset.preprocessing.width
-    ids = dataset.manifest.indices("train")[: batch_size_for(side)]
-    pictures = next(plain_batches(dataset.pixels, ids, batch_size=len(ids), device=device))
-    labels = torch.zeros(len(ids), dtype=torch.long, device=device)
-    arithmetic = choose_arithmetic(network, (pictures, labels), precision="auto", memory_format="auto")
+def speed_of(name: str, network: nn.Module, dataset: DataSet, settings: Settings) -> Speed:
+    """Time a network on views of training pictures: forward in the arithmetic that is fastest here, in float32, a step.
+
+    The network is trained a little by it, and of no more use.
+    """
+    use_threads(None)
+    batches = make_batches(dataset, replace(settings, batch_size=PICTURES), seed=0)
+    endless = (batch for _ in iter(int, 1) for batch in batches.epoch(0))
+    pictures, targets = next(endless)
+    arithmetic = choose_arithmetic(network, (pictures, targets), precision="auto", memory_format="auto")
+    threads = choose_threads(network, (pictures, targets), arithmetic)
     network = arrange(network, arithmetic)
+    optimiser = optimiser_of(network, settings)
 
     def forward(*, bf16: bool) -> None:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), torch.autocast(pictures.device.type, torch.bfloat16, enabled=bf16):
             network(pictures)
 
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic.bf16):
-            loss = nn.functional.cross_entropy(network(pictures).float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        network.zero_grad()
+    def gradients() -> None:
+        forward_backward(network, optimiser, *next(endless), settings, arithmetic, None)
+
+    def seconds(call: Callable[[], None]) -> float:
+        return median(timed(call, seconds=SECONDS))
 
     network.eval()
-    forward_seconds = median(timed(lambda: forward(bf16=arithmetic.bf16), seconds=SECONDS))
-    answer_seconds = median(timed(lambda: forward(bf16=False), seconds=SECONDS))
+    answer = seconds(lambda: forward(bf16=False))
+    fastest = seconds(lambda: forward(bf16=True)) if arithmetic.bf16 else answer
     network.train()
-    step_seconds = median(timed(step, seconds=SECONDS))
-    return Speed(name, *(seconds / len(ids) for seconds in (forward_seconds, answer_seconds, step_seconds)))
+    count = len(pictures)
+    step = seconds(gradients) / count + seconds(optimiser.step) / settings.batch_size
+    return Speed(name, fastest / count, answer / count, step, **options_of(arithmetic, threads))
+
+
+def options_of(arithmetic: Arithmetic, threads: int) -> dict[str, Any]:
+    """What `TrainConfig` takes for that arithmetic, so that it is not measured again."""
+    return {
+        "precision": "bf16" if arithmetic.bf16 else "fp32",
+        "memory_format": "channels-last" if arithmetic.channels_last else "contiguous",
+        "threads": threads,
+    }
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,7 @@ class Serving:
     high: float
     pictures_a_second: float
     bytes: int
+    """Of its graph: cards and golden pictures differ from run to run."""
     calls: int
 
 
@@ -80,15 +103,14 @@ def serving_of(bundle: Path, dataset: DataSet) -> Serving:
         low=float(low),
         high=float(high),
         pictures_a_second=MANY / median(many),
-        bytes=sum(path.stat().st_size for path in bundle.iterdir()),
+        bytes=(bundle / MODEL_FILE).stat().st_size,
         calls=len(single),
     )
 
 
 def _calls(engine: OnnxRuntimeEngine, pixels: npt.NDArray[np.uint8]) -> list[float]:
     """Seconds of each call, after a warm-up, for `SERVING_SECONDS`."""
-    for _ in range(3):
-        engine.run(pixels)
+    engine.run(pixels)
     durations: list[float] = []
     while len(durations) < 3 or sum(durations) < SERVING_SECONDS:
         start = time.perf_counter()
@@ -97,9 +119,25 @@ def _calls(engine: OnnxRuntimeEngine, pixels: npt.NDArray[np.uint8]) -> list[flo
     return durations
 
 
-def joules() -> float | None:
-    """Energy that the processor has used since some start; None where the machine does not tell."""
+def energy_counters() -> dict[Path, int]:
+    """Microjoules that each processor package has counted so far; empty where the machine does not tell."""
     try:
-        return int(JOULES.read_text()) / 1e6
+        zones = [zone for zone in POWERCAP.glob("intel-rapl:*") if (zone / "name").read_text().startswith("package")]
+        return {zone: int((zone / "energy_uj").read_text()) for zone in zones}
+    except (OSError, ValueError):
+        return {}
+
+
+def joules_since(before: Mapping[Path, int]) -> float | None:
+    """Energy that all packages have used since; None where the machine does not tell.
+
+    A counter that has reached its end begins anew, which is noticed once.
+    """
+    now = energy_counters()
+    if not before or now.keys() != before.keys():
+        return None
+    try:
+        used = [(now[zone] - before[zone]) % (int((zone / "max_energy_range_uj").read_text()) + 1) for zone in before]
     except (OSError, ValueError):
         return None
+    return sum(used) / 1e6

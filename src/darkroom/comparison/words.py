@@ -7,6 +7,11 @@ from darkroom.comparison.choice import RULES
 
 Row = Mapping[str, Any]
 
+HEADER = ("network", "accuracy (95 %)", "macro F1", "log loss", "ECE", "parameters", "MMAC", "MB", "ms", "1/s", "min")
+
+LATE = 1.02
+"""Part of the minutes from which on they count as not kept."""
+
 
 def lines(content: Mapping[str, Any]) -> Iterator[str]:
     """All of it, from the content of comparison.json."""
@@ -22,33 +27,24 @@ def lines(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """One line a candidate, the most accurate first."""
-    header = (
-        "network",
-        "accuracy (95 %)",
-        "macro F1",
-        "log loss",
-        "ECE",
-        "parameters",
-        "MMAC",
-        "MB",
-        "ms",
-        "1/s",
-        "min",
-    )
-    cells = [header, *(_cells(row) for row in sorted(rows, key=lambda row: -row["validation"]["accuracy"]["value"]))]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    """One line a candidate, the most accurate first; energy where the machine has told of any."""
+    energy = any(row["train_joules"] is not None for row in rows)
+    ranked = sorted(rows, key=lambda row: -row["validation"]["accuracy"]["value"])
+    cells = [(*HEADER, "kJ"), *(_cells(row) for row in ranked)]
+    cells = cells if energy else [line[:-1] for line in cells]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     for name, *numbers in cells:
         padded = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
         yield "  ".join([name.ljust(widths[0]), *padded])
     yield (
-        "on validation; MMAC: million multiply-adds; MB: bundle; ms: for one picture, 1/s: pictures a second in "
-        "batches of 32, in ONNX Runtime on this machine; min: training"
+        "on validation; MMAC: million multiply-adds; MB: graph; ms: for one picture, 1/s: pictures a second in "
+        "batches of 32, in ONNX Runtime on this machine; min: training, where fine-tuning takes over the features "
+        "that are counted with the frozen network" + ("; kJ: of the processor meanwhile" if energy else "")
     )
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    block, serving = row["validation"], row["serving"]
+    block, serving, joules = row["validation"], row["serving"], row["train_joules"]
     accuracy = block["accuracy"]
     return (
         f"{'* ' if row['chosen'] else '  '}{row['name']}",
@@ -62,6 +58,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{serving['milliseconds']:.1f}",
         f"{serving['pictures_a_second']:,.0f}",
         f"{row['train_seconds'] / 60:.1f}",
+        f"{joules / 1000:.1f}" if joules is not None else "?",
     )
 
 
@@ -82,11 +79,19 @@ def _chosen(rows: Sequence[Row], chosen: Row, choice: Mapping[str, Any]) -> Iter
     yield f"The rule: {RULES[choice['prefer']]}."
     if choice["prefer"] != "accuracy":
         yield f"Close means {choice['close'].removeprefix('close: ')}."
-    baseline = next((row for row in rows if row["how"] == "from scratch"), None)
+    if chosen["train_joules"] is not None:
+        yield f"While it was trained, the processor used {chosen['train_joules'] / 1000:.1f} kJ."
+    baseline = _baseline(rows)
     if baseline is not None and baseline is not chosen:
         gap = accuracy["value"] - baseline["validation"]["accuracy"]["value"]
         minutes = baseline["train_seconds"] / 60
-        yield f"Our own network, trained from scratch in {minutes:.1f} minutes, is {_points(gap)} behind."
+        where = f"{_points(abs(gap))} {'behind' if gap >= 0 else 'ahead'}"
+        yield f"Our own network, trained from scratch in {minutes:.1f} minutes, is {where}."
+
+
+def _baseline(rows: Sequence[Row]) -> Row | None:
+    """Our own network, if it took part."""
+    return next((row for row in rows if row["how"] == "from scratch"), None)
 
 
 def _on_test(rows: Sequence[Row], chosen: Row) -> Iterator[str]:
@@ -94,12 +99,12 @@ def _on_test(rows: Sequence[Row], chosen: Row) -> Iterator[str]:
         return
     accuracy = chosen["test"]["accuracy"]
     sentence = (
-        f"On {chosen['test']['n']:,} test pictures, opened once after the choice, it reaches "
-        f"{_percent(accuracy['value'])} ({_percent(accuracy['low'])} to {_percent(accuracy['high'])})"
+        f"On {chosen['test']['n']:,} test pictures, opened {_times(chosen['test_openings'])} after the choice, it "
+        f"reaches {_percent(accuracy['value'])} ({_percent(accuracy['low'])} to {_percent(accuracy['high'])})"
     )
-    others = [row for row in rows if "test" in row and row is not chosen]
-    if others:
-        sentence += f"; {others[0]['name']}, the baseline, {_percent(others[0]['test']['accuracy']['value'])}"
+    baseline = _baseline(rows)
+    if baseline is not None and baseline is not chosen and "test" in baseline:
+        sentence += f"; {baseline['name']}, the baseline, {_percent(baseline['test']['accuracy']['value'])}"
     yield sentence + "."
 
 
@@ -109,8 +114,27 @@ def _limits(content: Mapping[str, Any], chosen: Row) -> Iterator[str]:
         f"Limits: one split and one training each (seed {content['seed']}), so that the luck of training is not in "
         f"these intervals; of {pictures:,} pictures, one is {_points(1 / pictures)}; times are those of this machine."
     )
+    yield (
+        "The epoch, the penalty and the network were all chosen on the same validation pictures, so that their numbers "
+        "flatter, most of all those of networks with many epochs to choose from."
+    )
+    if content["choice"]["prefer"] != "accuracy" and any(map(_undecided, content["candidates"])):
+        yield "For some candidates these pictures are too few to tell whether they are close to the best: see above."
     if content["left_out"]:
-        yield f"For want of time, {len(content['left_out'])} thing(s) were left out: see above."
+        yield f"{len(content['left_out'])} thing(s) were left out: see above."
+    taken, given = content["seconds"] / 60, content["requested"]["minutes"]
+    if taken > LATE * given:
+        yield f"All this took {taken:.1f} minutes instead of {given:g}."
+
+
+def _undecided(row: Row) -> bool:
+    """Whether a candidate may be as good as the best, and is not shown to be."""
+    pair = row["against_best"]
+    return pair is not None and not pair["distinguishable"] and not row["close_to_best"]
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _percent(value: float) -> str:

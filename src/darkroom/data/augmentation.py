@@ -56,9 +56,10 @@ def _mirror_and_translate(
         if mirrored is None:
             mirrored = torch.rand(count, generator=generator) < 0.5
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    picture = torch.arange(count)[:, None, None]
+    rows, columns = to_device(rows, pixels.device), to_device(columns, pixels.device)
+    picture = torch.arange(count, device=pixels.device)[:, None, None]
     flat = (picture * height + rows[:, :, None]) * width + columns[:, None, :]  # (N, H, W)
-    gathered = pixels.reshape(-1, pixels.shape[3])[to_device(flat.reshape(-1), pixels.device)]
+    gathered = pixels.reshape(-1, pixels.shape[3])[flat.reshape(-1)]
     return gathered.view(pixels.shape)
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -63,7 +63,7 @@ def pixels(manifest: "Manifest", preprocessing: Preprocessing, folder: Path) -> 
     if not manifest.rows:
         raise DataError("the data set holds no readable picture")
     _sweep(folder)
-    key = _key(manifest, preprocessing)
+    key = pixels_key(preprocessing, [row.sha256 for row in manifest.rows])
     path = folder / f"pixels-{key[:20]}.npy"
     shape = _shape(manifest, preprocessing)
     cached = _intact(path, key, shape)
@@ -75,10 +75,11 @@ def pixels(manifest: "Manifest", preprocessing: Preprocessing, folder: Path) -> 
     return cached
 
 
-def _key(manifest: "Manifest", preprocessing: Preprocessing) -> str:
+def pixels_key(preprocessing: Preprocessing, hashes: Sequence[str]) -> str:
+    """A hash of all that decides the pixels of pictures whose files have those SHA-256."""
     # Other versions of these carry other decoders, whose pixels differ by a level here and there.
     decoders = [version("pillow"), version("pillow-heif")]
-    content = [_LAYOUT, decoders, preprocessing.to_json(), [row.sha256 for row in manifest.rows]]
+    content = [_LAYOUT, decoders, preprocessing.to_json(), list(hashes)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

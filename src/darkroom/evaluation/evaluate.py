@@ -140,9 +140,13 @@ def _draw_maps(run: Run, dataset: DataSet, predictions: Predictions, answers: Fl
     pixels = np.asarray(dataset.pixels[predictions.ids[places]])
     said = answers[places].argmax(axis=1)
     pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    maps = activation_maps(load_network(run), pictures, torch.from_numpy(said)).numpy()
+    maps = activation_maps(load_network(run), pictures, torch.from_numpy(said))
+    if maps is None:
+        kind = run.read_config()["network"]["kind"]
+        say(f"No activation maps: where the features of {kind} lie in a picture is not known")
+        return
     looks = [
-        draw.Look(pixels[row], maps[row], classes[predictions.labels[place]], classes[said[row]])
+        draw.Look(pixels[row], maps[row].numpy(), classes[predictions.labels[place]], classes[said[row]])
         for row, place in enumerate(places)
     ]
     draw.activation_maps(run.figure(f"activation_maps_{split}"), looks=looks)

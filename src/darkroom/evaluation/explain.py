@@ -4,81 +4,128 @@ The last features that still have places are weighted by how much each channel r
 what is left above zero shows where in the picture evidence for the class lies.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.models.inference import batch_size_for
 from darkroom.models.views import Averaged
 
 LEAST_PLACES = 6
-"""Side of the smallest map that still tells where; our network's later ones are coarser."""
+"""Side of the smallest map that still tells where, by judgement; our network's later ones are coarser."""
 
 
-def activation_maps(network: nn.Module, pictures: Tensor, classes: Tensor) -> Tensor:
-    """Maps (N, H, W), 0 to 1, of evidence in `pictures` (N, 3, H, W), 0 to 255, for one class each (N,)."""
+@dataclass(frozen=True)
+class Seen:
+    """Features, the logits (N, K) that were computed from them, and how to lay the former out as (N, C, H, W)."""
+
+    features: Tensor
+    logits: Tensor
+    laid_out: Callable[[Tensor], Tensor]
+
+
+def activation_maps(network: nn.Module, pictures: Tensor, classes: Tensor) -> Tensor | None:
+    """Maps (N, H, W), 0 to 1, of evidence in `pictures` (N, 3, H, W), 0 to 255, for one class each (N,).
+
+    None where it is not known how the features of such a network lie in the picture, or they decide nothing.
+    """
     network = network.network if isinstance(network, Averaged) else network
-    with torch.enable_grad():
-        features, logits = _features_and_logits(network, pictures)
-        score = logits.gather(1, classes[:, None]).sum()
-        (gradients,) = torch.autograd.grad(score, features)
-    values, slopes = _with_places(network, features.detach()), _with_places(network, gradients)
+    at_once = batch_size_for(pictures.shape[3])
+    parts: list[Tensor] = []
+    for some, wanted in zip(torch.split(pictures, at_once), torch.split(classes, at_once), strict=True):
+        with torch.enable_grad():
+            seen = _look(network, some)
+        if seen is None:
+            return None
+        parts.append(_evidence(seen, wanted, size=pictures.shape[2:]))
+    maps = torch.cat(parts)
+    return maps if maps.any() else None
+
+
+def _evidence(seen: Seen, classes: Tensor, *, size: torch.Size) -> Tensor:
+    """Maps (N, H, W) of `size` for one class each (N,); the brightest place of each is 1, unless all are dark."""
+    (gradients,) = torch.autograd.grad(seen.logits.gather(1, classes[:, None]).sum(), seen.features)
+    values, slopes = seen.laid_out(seen.features.detach()), seen.laid_out(gradients)
     weights = slopes.mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
     maps = (weights * values).sum(1, keepdim=True).relu()
-    maps = F.interpolate(maps, size=pictures.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
 
 
-def _features_and_logits(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """The features that are looked at, part of the graph that leads to the logits (N, K)."""
+def _look(network: nn.Module, pictures: Tensor) -> Seen | None:
+    """What leads to the features is computed without gradients: at full size they would take gigabytes."""
     if isinstance(network, nn.Sequential):
-        return _of_ours(network, pictures)
-    body = network.get_submodule("body")
-    if (blocks := _transformer_blocks(body)) is not None:
-        return _seen_by(blocks[-1].get_submodule("norm1"), network, pictures)
-    features = network.maps(pictures).requires_grad_()  # type: ignore[operator]
-    return features, network.classified(features)  # type: ignore[operator]
+        return _look_by_ours(network, pictures)
+    body: Any = network.get_submodule("body")
+    if hasattr(body, "num_prefix_tokens"):
+        return _look_by_transformer(body, network, pictures)
+    with torch.no_grad():
+        features = network.maps(pictures)  # type: ignore[operator]
+    last = getattr(body, "output_fmt", "NCHW") == "NHWC"
+    known = isinstance(features, Tensor) and features.ndim == 4
+    if not known or features.shape[3 if last else 1] != body.num_features:
+        return None
+    logits = network.classified(features.requires_grad_())  # type: ignore[operator]
+    return Seen(features, logits, _from_channels_last if last else _as_it_is)
 
 
-def _of_ours(network: nn.Sequential, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    values, features = pictures, None
-    for name, layer in network.named_children():
-        values = layer(values)
-        if name.startswith("stage") and (features is None or min(values.shape[2:]) >= LEAST_PLACES):
-            features = values = values.requires_grad_()
+def _look_by_ours(network: nn.Sequential, pictures: Tensor) -> Seen:
+    values, features, behind = pictures, None, 0
+    with torch.no_grad():
+        for number, (name, layer) in enumerate(network.named_children(), start=1):
+            values = layer(values)
+            if name.startswith("stage") and (features is None or min(values.shape[2:]) >= LEAST_PLACES):
+                features, behind = values, number
     if features is None:
         raise TypeError("the network has no stages")
-    return features, values
+    logits = network[behind:](features.requires_grad_())
+    return Seen(features, logits, _as_it_is)
 
 
-def _seen_by(module: nn.Module, network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """What `module` gives while the network answers: behind the last attention only the class token would count."""
+def _look_by_transformer(body: Any, network: nn.Module, pictures: Tensor) -> Seen | None:
+    """At what the last attention reads: behind it only the class token would count."""
+    blocks, patches = getattr(body, "blocks", None), getattr(body, "patch_embed", None)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(blocks[-1], "norm1"):
+        return None
+    if not hasattr(patches, "dynamic_feat_size"):
+        return None
+    height, width = patches.dynamic_feat_size(pictures.shape[2:])
+    prefix = body.num_prefix_tokens
+    features, logits = _seen_by(blocks[-1].norm1, network, pictures)
+    if features is None or features.shape[1:-1] != (prefix + height * width,):
+        return None
+
+    def laid_out(tokens: Tensor) -> Tensor:
+        places = tokens[:, prefix:]  # (N, H * W, C)
+        return places.transpose(1, 2).reshape(len(places), -1, height, width)
+
+    return Seen(features, logits, laid_out)
+
+
+def _seen_by(module: nn.Module, network: nn.Module, pictures: Tensor) -> tuple[Tensor | None, Tensor]:
+    """What `module` gives last while the network answers, and the logits; gradients are recorded from there on."""
     kept: list[Tensor] = []
 
-    def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         kept.append(output.requires_grad_())
-        return output
+        torch.set_grad_enabled(True)
 
     handle = module.register_forward_hook(keep)
     try:
-        logits = network(pictures)
+        with torch.no_grad():
+            logits = network(pictures)
     finally:
         handle.remove()
-    return kept[-1], logits
+    return (kept[-1] if kept else None), logits
 
 
-def _transformer_blocks(body: nn.Module) -> nn.Sequential | None:
-    """The blocks of a vision transformer; other networks have features with places to the end."""
-    blocks = getattr(body, "blocks", None)
-    return blocks if hasattr(body, "num_prefix_tokens") and isinstance(blocks, nn.Sequential) else None
+def _as_it_is(features: Tensor) -> Tensor:
+    return features
 
 
-def _with_places(network: nn.Module, features: Tensor) -> Tensor:
-    """(N, C, H, W) of features in the network's own form: tokens (N, T, C), or channels last (N, H, W, C)."""
-    body: Any = getattr(network, "body", None)
-    if features.ndim == 3:
-        height, width = body.patch_embed.grid_size
-        places = features[:, body.num_prefix_tokens :]  # (N, H * W, C)
-        return places.transpose(1, 2).reshape(len(places), -1, height, width)
-    return features.permute(0, 3, 1, 2) if getattr(body, "output_fmt", "NCHW") == "NHWC" else features
+def _from_channels_last(features: Tensor) -> Tensor:
+    return features.permute(0, 3, 1, 2)

@@ -2,7 +2,8 @@
 
 McNemar's exact test looks at the pictures that only one of the two gets right: if they were equally good, each such
 picture would be a fair coin. The interval of the difference is a paired bootstrap over pictures. Where several networks
-are held against one, p-values are corrected by Holm's method, which needs no independence.
+are held against one, p-values are corrected by Holm's method and intervals widened by Bonferroni's; neither needs
+independence.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from darkroom.errors import RunError
 
 RESAMPLES = 10_000
 LEVEL = 0.05
-"""Differences with a corrected p-value of at least this are called chance."""
+"""Differences with a corrected p-value of at least this are called chance; so often intervals may be wrong."""
 
 Right = npt.NDArray[np.bool_]
 
@@ -28,6 +29,7 @@ class Pair:
 
     difference: float
     low: float
+    """Of an interval that holds the difference with 95 % confidence, for all pairs together."""
     high: float
     only_this: int
     """Pictures that it alone gets right."""
@@ -53,12 +55,13 @@ def compare_with_best(right: Sequence[Right], best: int, *, seed: int = 0) -> li
         raise RunError("the networks were not measured on the same pictures: evaluate all of them again")
     p_values = [mcnemar(row, right[best]) if place != best else None for place, row in enumerate(right)]
     corrected = iter(holm([value for value in p_values if value is not None]))
+    level = LEVEL / max(1, len(right) - 1)
     pairs: list[Pair | None] = []
     for row, p_value in zip(right, p_values, strict=True):
         if p_value is None:
             pairs.append(None)
             continue
-        low, high = difference_interval(row, right[best], seed=seed)
+        low, high = difference_interval(row, right[best], level=level, seed=seed)
         pairs.append(
             Pair(
                 difference=float(row.mean() - right[best].mean()),
@@ -90,8 +93,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def difference_interval(left: Right, right: Right, *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the accuracy of `left` minus that of `right`, percentiles over resampled pictures.
+def difference_interval(left: Right, right: Right, *, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
+    """Interval of the accuracy of `left` minus that of `right`, wrong in `level` of cases: percentiles over resamples.
 
     A picture counts 1, 0 or -1, so that resampling N of them is a draw of three numbers, which sum to N.
     """
@@ -99,5 +102,5 @@ def difference_interval(left: Right, right: Right, *, seed: int = 0) -> tuple[fl
     only_left, only_right = int((left & ~right).sum()), int((right & ~left).sum())
     shares = np.array([only_left, only_right, count - only_left - only_right]) / count
     drawn = np.random.default_rng(seed).multinomial(count, shares, size=RESAMPLES)
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / count, (0.025, 0.975))
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / count, (level / 2, 1 - level / 2))
     return float(low), float(high)

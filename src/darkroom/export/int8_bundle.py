@@ -1,7 +1,7 @@
 """A run as a bundle in 8-bit integers, beside the one in fp32; refused where it loses more accuracy than was allowed.
 
 Validation decides. The test split is looked at only after that, to report what int8 costs there, and only where the run
-has opened it before.
+has opened it before; this counts as another opening.
 """
 
 from collections.abc import Iterator
@@ -65,7 +65,8 @@ def export_int8(run: Run, dataset: DataSet, *, bound: float) -> Bundle:
     before = {"validation": run.read_predictions("validation")}
     after = {"validation": _answered(replace(fp32, graph=graph), dataset, before["validation"])}
     require_accurate(compare_accuracy(before["validation"], after["validation"]), bound)
-    if "test" in run.read_metrics():  # only now, since nothing may follow from it
+    if "test" in (metrics := run.read_metrics()):  # only now, since nothing may follow from it
+        run.write_metrics({**metrics, "test_openings": metrics["test_openings"] + 1})
         before["test"] = run.read_predictions("test")
         after["test"] = _answered(replace(fp32, graph=graph), dataset, before["test"])
     info = _measured(fp32.info, after)

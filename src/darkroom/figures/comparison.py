@@ -95,7 +95,7 @@ def _percent(value: float) -> str:
 def effects(path: Path, *, rows: Sequence[Row], baseline: Sequence[float]) -> Figure:
     """Draw the effect of each change on validation accuracy with its interval, the most harmful first."""
     ranked = sorted(rows, key=lambda row: row["mean"])
-    pitch, label = 0.28, 2.3
+    pitch, label = 0.28, 2.6
     sheet = Sheet(
         len(ranked) * pitch + 0.75,
         title="What each choice is worth",

@@ -52,7 +52,7 @@ class _Volume:
 @style.look()
 def diagram(path: Path, *, layers: Sequence[LayerRow]) -> Figure:
     """Draw the layers from the first to the last; more than 8 are drawn as stages of one resolution each."""
-    volumes = _volumes(layers)
+    volumes = _volumes([row for row in layers if row.output_shape])  # parameters in no layer count, and have no volume
     lines = -(-len(volumes) // SLOTS)
     slot = (WIDTH - 2 * MARGIN) / min(SLOTS, max(len(volumes), 5))
     labels = [_label(volume, slot - 0.14) for volume in volumes]

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: output shape without the batch, parameters, and multiply-adds for one picture."""
+    """One layer: output shape without the batch, parameters of its own, and multiply-adds for one picture.
+
+    What is used in passing, such as the place embedding of a transformer, has parameters and no output shape.
+    """
 
     name: str
     kind: str
@@ -44,15 +47,17 @@ def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
 
 
 def summarise(network: nn.Module, image_size: int) -> list[Layer]:
-    """The layers without children, in the order in which they run.
+    """The layers, in the order in which they end, then all else that has parameters, so that these add up.
 
-    Multiply-adds are counted for convolutions and fully connected layers; the rest is small beside them.
+    Multiply-adds are counted for convolutions and fully connected layers; the rest is small beside them. What is left
+    out of a transformer are the products of its attention, a tenth or so of its work.
     """
     rows: list[Layer] = []
+    counted: set[int] = set()
     handles = [
-        module.register_forward_hook(_recorder(name, rows))
+        module.register_forward_hook(_recorder(name, rows, counted))
         for name, module in network.named_modules()
-        if not list(module.children())
+        if not list(module.children()) or list(module.parameters(recurse=False))
     ]
     training = network.training
     try:
@@ -63,22 +68,30 @@ def summarise(network: nn.Module, image_size: int) -> list[Layer]:
         network.train(training)
         for handle in handles:
             handle.remove()
-    return rows
+    rest = [(name, module, _new_parameters(module, counted)) for name, module in network.named_modules()]
+    return rows + [Layer(name, _kind(module), (), parameters, 0) for name, module, parameters in rest if parameters]
 
 
-def _recorder(name: str, rows: list[Layer]) -> Any:
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _recorder(name: str, rows: list[Layer], counted: set[int]) -> Any:
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         rows.append(
             Layer(
                 name=name,
                 kind=_kind(module),
-                output_shape=tuple(output.shape[1:]),
-                parameters=sum(parameter.numel() for parameter in module.parameters()),
+                output_shape=tuple(output.shape[1:]) if isinstance(output, Tensor) else (),
+                parameters=_new_parameters(module, counted),
                 multiply_adds=_multiply_adds(module, output),
             )
         )
 
     return record
+
+
+def _new_parameters(module: nn.Module, counted: set[int]) -> int:
+    """Parameters of the module itself; a layer that runs twice, or shares weights with another, has them once."""
+    new = [parameter for parameter in module.parameters(recurse=False) if id(parameter) not in counted]
+    counted.update(map(id, new))
+    return sum(parameter.numel() for parameter in new)
 
 
 def _kind(module: nn.Module) -> str:
@@ -95,9 +108,10 @@ def _kind(module: nn.Module) -> str:
     return names.get(type(module).__name__, type(module).__name__)
 
 
-def _multiply_adds(module: nn.Module, output: Tensor) -> int:
+def _multiply_adds(module: nn.Module, output: Any) -> int:
+    """Of the one picture, wherever in it the layer is applied: at each place, token or window."""
     if isinstance(module, nn.Conv2d):
-        return output[0].numel() * module.weight[0].numel()
+        return int(output.numel() * module.weight[0].numel())
     if isinstance(module, nn.Linear):
-        return module.weight.numel()
+        return int(output.numel() * module.in_features)
     return 0

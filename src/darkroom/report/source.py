@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from darkroom.ablate import Ablation
 from darkroom.bundle import INFO_FILE
-from darkroom.comparison.folder import Comparison
+from darkroom.comparison.folder import Ablation, Comparison
 from darkroom.errors import ImageError, RunError
 from darkroom.figures.steps import preprocessing as draw_steps
 from darkroom.preprocess import Preprocessing, decode, resized, used_part
@@ -62,6 +61,7 @@ def source_of(path: Path, *, ablation: Path | None = None) -> Source:
         read["comparison"], figures["accuracy_latency"] = compared.content, compared.figure
     if ablation is not None:
         ablated = Ablation(ablation)
+        ablated.read()
         read["ablation"], figures["ablation"] = ablated.content, ablated.figure
     _draw_steps(run)
     vectors = {name: figure.with_name(f"{figure.name}.svg") for name, figure in figures.items()}

@@ -118,14 +118,22 @@ class Pretrained:
         return self.found.given
 
     def preprocessing(self, manifest: Manifest, side: int | None) -> Preprocessing | None:
-        """As its weights were trained; at a side that suits the pictures."""
+        """As its weights were trained; at a side that suits the pictures.
+
+        Raises:
+            UsageError: the network cannot look at pictures of the `side`.
+        """
+        from darkroom.models import backbones
+
         description = self.found.description
         if description.fixed and side not in (None, description.image_size):
             raise UsageError(
                 f"--image-size is {side}, and {self.kind} takes {description.image_size} pixels only: leave it out"
             )
         shorter = median(min(row.width, row.height) for row in manifest.rows if row.split == "train")
-        return description.preprocessing(side or description.suits(shorter))
+        preprocessing = description.preprocessing(side or description.suits(shorter))
+        backbones.require_side(self.found, preprocessing.width)
+        return preprocessing
 
     def normalisation(self, dataset: DataSet) -> Normalisation:
         """Of what it was trained on."""
@@ -169,7 +177,7 @@ def candidate(model: str, *, random_weights: bool = False) -> Candidate:
 
     Raises:
         ModelError: no network has that name.
-        UsageError: timm is not installed, or our own network is asked to begin with other than random weights.
+        ModuleNotFoundError: timm is not installed; the command line says what to type.
     """
     if model == OURS:
         return Ours()

@@ -155,8 +155,8 @@ def joined(*, lost_after: timedelta = LOST_AFTER) -> Iterator[Team]:
     if place.size == 1:
         yield ALONE
         return
-    console.quiet = not place.leads
     use_own_gpu(place)
+    console.quiet = not place.leads
     with told_when_lost():
         store, rank, size = next(rendezvous("env://"))
         # torchrun --max-restarts starts all again with the same store, where addresses of the dead still stand.

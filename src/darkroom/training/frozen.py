@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import math
-from contextlib import suppress
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 
 from darkroom import files
 from darkroom.data.batches import plain_batches
+from darkroom.data.cache import pixels_key
 from darkroom.data.dataset import DataSet
-from darkroom.models.backbones import Backbone, weights_hash
+from darkroom.models.backbones import Backbone
 from darkroom.models.inference import batch_size_for
 from darkroom.progress import say, track
-from darkroom.training.machine import Arithmetic, arrange
+from darkroom.training.machine import Arithmetic, arrange, timed
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -33,6 +35,12 @@ CHOOSING = 5_000
 """Most rows on which the penalty is chosen; the last fit takes all."""
 
 ITERATIONS = 300
+
+BLOCK = 256
+"""Pictures in one file of features: all that a killed process loses."""
+
+TIMED = 8
+"""Pictures that tell how long the features of all will take."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,12 @@ class Probe:
             network.get_parameter("head.bias").copy_(torch.from_numpy(self.bias))
 
 
-def train_probe(network: Backbone, dataset: DataSet, *, arithmetic: Arithmetic, mirrored: bool, cache: Path) -> Probe:
-    """The best linear classifier on the network's features of the training pictures, and of their mirror images."""
-    manifest = dataset.manifest
+def train_probe(extraction: "Extraction", *, mirrored: bool) -> Probe:
+    """The best linear classifier on features of the training pictures and, if `mirrored`, of their mirror images."""
+    manifest = extraction.dataset.manifest
     train, validation = manifest.indices("train"), manifest.indices("validation")
-    features = embeddings(network, dataset, train, arithmetic=arithmetic, mirrored=mirrored, cache=cache)
-    judged = embeddings(network, dataset, validation, arithmetic=arithmetic, mirrored=False, cache=cache)
+    features = extraction.features(train, mirrored=mirrored)
+    judged = extraction.features(validation, mirrored=False)
     labels = manifest.labels()
     say(f"Fitting a linear classifier on {features.shape[2]:,} features of {len(train):,} pictures")
     return fit_probe(features, labels[train], judged[:, 0], labels[validation], classes=len(manifest.classes))
@@ -106,57 +114,100 @@ def _score(fitted: tuple[Weights, Weights], rows: Features, labels: Labels) -> t
     return right, torch.nn.functional.cross_entropy(logits, wanted).item()
 
 
-def embeddings(
-    network: Backbone,
-    dataset: DataSet,
-    indices: npt.NDArray[np.int64],
-    *,
-    arithmetic: Arithmetic,
-    mirrored: bool,
-    cache: Path,
-) -> Features:
-    """Features (N, V, F) of the pictures `indices`, and with `mirrored` of their mirror images as second view.
+@dataclass(frozen=True)
+class _Block:
+    """Pictures in one view: their rows among those asked for, their ids, and where their features are kept."""
 
-    They are kept in `cache` under a hash of weights, pictures, preprocessing and arithmetic.
+    rows: slice
+    ids: Labels
+    view: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Features of a network as it is, kept in files of up to `BLOCK` pictures in one view.
+
+    A file is named by a hash of all that decides its content: network, weights, arithmetic, pixels and view.
     """
-    path = cache / "features" / f"{_key(network, dataset, indices, arithmetic, mirrored)[:32]}.npy"
-    with suppress(OSError, ValueError):  # not there, or cut off
-        stored: Features = np.load(path, mmap_mode="r", allow_pickle=False)
-        return stored
-    computed = _compute(network, dataset, indices, arithmetic=arithmetic, mirrored=mirrored)
-    with files.replacing(path) as temporary:
-        np.save(temporary, computed)
-    return computed
+
+    network: Backbone
+    weights: str
+    """Their hash, that of the network's body."""
+    dataset: DataSet
+    arithmetic: Arithmetic
+    cache: Path
+
+    def features(self, ids: Labels, *, mirrored: bool) -> Features:
+        """Features (N, V, F) of the pictures `ids`, and with `mirrored` of their mirror images as second view."""
+        features = np.empty((len(ids), 1 + mirrored, self.network.head.in_features), np.float32)
+        missing: list[_Block] = []
+        for block in self._blocks(ids, mirrored=mirrored):
+            if (stored := _stored(block.path)) is not None:
+                features[block.rows, block.view] = stored
+            else:
+                missing.append(block)
+        for block in track(missing, total=len(missing), what="Computing features", unit="blocks"):
+            computed = self._computed(block.ids, mirror=block.view == 1)
+            with files.replacing(block.path) as temporary:
+                np.savez(temporary, features=computed)
+            features[block.rows, block.view] = computed
+        return features
+
+    def missing(self, *, mirrored: bool) -> int:
+        """Views of training and validation pictures whose features `train_probe` would have to compute."""
+        manifest = self.dataset.manifest
+        wanted = [*self._blocks(manifest.indices("train"), mirrored=mirrored)]
+        wanted += self._blocks(manifest.indices("validation"), mirrored=False)
+        return sum(len(block.ids) for block in wanted if not block.path.exists())
+
+    def seconds_a_view(self) -> float:
+        """What the features of one view take on this machine, the median of two batches."""
+        some = self.dataset.manifest.indices("train")[:TIMED]
+        return median(timed(lambda: self._computed(some, mirror=False), seconds=0.0)) / len(some)
+
+    def _blocks(self, ids: Labels, *, mirrored: bool) -> Iterator[_Block]:
+        for view in range(1 + mirrored):
+            for start in range(0, len(ids), BLOCK):
+                rows = slice(start, min(start + BLOCK, len(ids)))
+                name = self._key(ids[rows], view)[:32]
+                yield _Block(rows, ids[rows], view, self.cache / "features" / f"{name}.npz")
+
+    def _key(self, ids: Labels, view: int) -> str:
+        architecture, normalise = self.network.architecture, self.network.normalise
+        hashes = [self.dataset.manifest.rows[number].sha256 for number in ids]
+        content = [
+            [version("timm"), architecture.name, architecture.arguments, self.weights],
+            [normalise.mean.flatten().tolist(), normalise.std.flatten().tolist()],
+            asdict(self.arithmetic),
+            pixels_key(self.dataset.preprocessing, hashes),
+            view,
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @torch.no_grad()
+    def _computed(self, ids: Labels, *, mirror: bool) -> Features:
+        """Features (N, F) of the pictures, or of their mirror images."""
+        device = next(self.network.parameters()).device
+        network: Backbone = arrange(self.network, self.arithmetic).eval()  # type: ignore[assignment]
+        at_once = batch_size_for(self.dataset.preprocessing.width)
+        parts: list[Tensor] = []
+        for batch in plain_batches(self.dataset.pixels, ids, batch_size=at_once, device=device):
+            view = _in_layout(batch.flip(3) if mirror else batch, self.arithmetic)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.arithmetic.bf16):
+                parts.append(network.features(view).float().cpu())
+        computed: Features = torch.cat(parts).numpy()
+        return computed
 
 
-def _key(
-    network: Backbone, dataset: DataSet, indices: npt.NDArray[np.int64], arithmetic: Arithmetic, mirrored: bool
-) -> str:
-    content: list[Any] = [
-        [weights_hash(network.normalise), weights_hash(network.body)],
-        dataset.preprocessing.to_json(),
-        asdict(arithmetic),
-        mirrored,
-        [dataset.manifest.rows[index].sha256 for index in indices],
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@torch.no_grad()
-def _compute(
-    network: Backbone, dataset: DataSet, indices: npt.NDArray[np.int64], *, arithmetic: Arithmetic, mirrored: bool
-) -> Features:
-    device = next(network.parameters()).device
-    network = arrange(network, arithmetic).eval()  # type: ignore[assignment]
-    at_once = batch_size_for(dataset.preprocessing.width)
-    batches = plain_batches(dataset.pixels, indices, batch_size=at_once, device=device)
-    parts: list[Features] = []
-    for batch in track(batches, total=math.ceil(len(indices) / at_once), what="Computing features", unit="batches"):
-        views = [batch, batch.flip(3)] if mirrored else [batch]
-        with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic.bf16):
-            features = [network.features(_in_layout(view, arithmetic)).float().cpu() for view in views]
-        parts.append(torch.stack(features, dim=1).numpy())
-    return np.concatenate(parts)
+def _stored(path: Path) -> Features | None:
+    """What is kept there, unless it is missing or damaged: the archive holds a checksum, which is read along."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            features: Features = content["features"]
+            return features
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
+        return None
 
 
 def _in_layout(pictures: Tensor, arithmetic: Arithmetic) -> Tensor:

@@ -18,7 +18,7 @@ from darkroom.training.distributed import sum_over_all
 def share_statistics(network: nn.Module) -> None:
     """Let every batch normalisation of `network` use the mean and variance over all processes; names stay the same."""
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:  # those of timm with an activation in them keep their statistics anyway
+        if type(module) is nn.BatchNorm2d:  # those of timm, some with an activation in them, keep their statistics
             module.__class__ = SharedBatchNorm2d
 
 

@@ -10,7 +10,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from darkroom.config import Optimiser
 
 OPENED_BY = 0.1
-"""Progress at which the lowest layer of a backbone begins to learn; the others open from the top down before it."""
+"""Progress at which the lowest layer of a backbone begins to learn; the others open from the top down before it. Set by
+judgement."""
 
 
 def build_optimiser(
@@ -26,10 +27,13 @@ def build_optimiser(
 
     Each group carries `peak`, its highest learning rate, which schedules scale, and `opens`, the progress at which it
     begins to learn. The groups of a backbone are its layers, whose rates fall by `layer_decay` from each to the one
-    below (Clark et al. 2020); they open from the top down (Howard and Ruder 2018).
+    below (Clark et al. 2020); they open from the top down (Howard and Ruder 2018), unless their weights are random yet.
     """
     if isinstance(body := getattr(network, "body", None), nn.Module):
-        groups = _layers(body, network.get_submodule("head"), weight_decay=weight_decay, layer_decay=layer_decay)
+        groups = _layers(body, weight_decay=weight_decay, layer_decay=layer_decay)
+        if getattr(network, "random_start", False):
+            groups = [{**group, "opens": 0.0} for group in groups]
+        groups += _kinds(network.get_submodule("head").parameters(), weight_decay=weight_decay)
     else:
         groups = _kinds(network.parameters(), weight_decay=weight_decay)
     optimiser: Optimizer
@@ -59,14 +63,14 @@ def _kinds(parameters: Iterable[Tensor], *, weight_decay: float) -> list[dict[st
     return [{"params": filters + matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _layers(body: nn.Module, head: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+def _layers(body: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
-    layers = param_groups_layer_decay(body, weight_decay=weight_decay, layer_decay=layer_decay)
+    layers: list[dict[str, Any]] = param_groups_layer_decay(body, weight_decay=weight_decay, layer_decay=layer_decay)
     depths = sorted({layer["lr_scale"] for layer in layers}, reverse=True)  # from the top down
     for layer in layers:
         layer["opens"] = OPENED_BY * (1 + depths.index(layer["lr_scale"])) / len(depths)
-    return [*layers, *_kinds(head.parameters(), weight_decay=weight_decay)]
+    return layers
 
 
 class Muon(Optimizer):

@@ -9,7 +9,8 @@ from darkroom.errors import UsageError
 from darkroom.models.cnn import SMALL_PICTURE
 from darkroom.runs import rebuilt
 
-# Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials.
+# Measured on digits, CIFAR-10 (JPEG) and small sets of photos; docs/lab-notes.md has the trials. Only `transfer` is
+# set by judgement.
 COMMON: dict[str, Any] = {
     "optimiser": "muon",
     "schedule": "linear",
@@ -41,7 +42,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "transfer": COMMON
     | {
         "optimiser": "adamw",
-        "learning_rate": 2e-3,
         "layer_decay": 0.75,
         "schedule": "cosine",
         "label_smoothing": 0.1,
@@ -70,7 +70,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
 }
 """From the cheapest network to the dearest; the highest that the measured speed allows is taken.
 
-The step to width 1 at 4 epochs is measured (docs/lab-notes.md), the others are judgement.
+The step to width 1 at 4 epochs rests on one trial (docs/lab-notes.md), the others are judgement.
 """
 
 OPTIMISERS: dict[str, dict[str, float]] = {
@@ -79,6 +79,9 @@ OPTIMISERS: dict[str, dict[str, float]] = {
     "adamw": {"learning_rate": 4e-3, "momentum": 0.9, "weight_decay": 0.05},
 }
 """Learning rates are for batches of `REFERENCE_BATCH`; they are scaled by the root of the batch size."""
+
+RATES: dict[str, dict[str, float]] = {"transfer": {"sgd": 0.02, "adamw": 2e-3}}
+"""Of recipes that take others, for batches of the same size: what a network has learned must not be lost. Judgement."""
 
 REFERENCE_BATCH = 512
 
@@ -138,13 +141,17 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int, own_size: i
         "flip": (own_size or image_size) >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
     }
     values |= RECIPES[recipe]
+    if config.random_weights:
+        values["layer_decay"] = 1.0  # lower layers have learned nothing yet that they should keep
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     given = {name: value for name, value in given.items() if value is not None}
     values |= given | {"recipe": recipe}
     values = moved_and_hidden(recipe, epochs=values["epochs"], side=image_size) | values
-    values = OPTIMISERS[values["optimiser"]] | values
+    optimiser = values["optimiser"]
+    values = OPTIMISERS[optimiser] | values
     if "learning_rate" not in given:
-        values["learning_rate"] *= (values["batch_size"] / REFERENCE_BATCH) ** 0.5
+        peak = RATES.get(recipe, {}).get(optimiser, values["learning_rate"])
+        values["learning_rate"] = peak * (values["batch_size"] / REFERENCE_BATCH) ** 0.5
     if values["views"] > 1 and not values["flip"]:
         raise UsageError(
             f"--views {values['views']} mirrors pictures, which at {image_size} pixels is not trained: add --flip"

@@ -1,26 +1,30 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from darkroom.config import DataConfig, TrainConfig
+from darkroom.config import OURS, DataConfig, TrainConfig
 from darkroom.data.batches import Batches
 from darkroom.data.dataset import DataSet, suitable_size
+from darkroom.errors import UsageError
 from darkroom.models import networks
 from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.networks import Architecture
 from darkroom.models.summary import summarise
+from darkroom.progress import say
 from darkroom.provenance import provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.candidates import candidate
+from darkroom.training.display import clock
 from darkroom.training.distributed import ALONE, Team
 from darkroom.training.fit import forward_backward, resize
 from darkroom.training.machine import Arithmetic
@@ -28,6 +32,12 @@ from darkroom.training.recipes import LADDERS, RECIPES, Rung, Settings, complete
 from darkroom.training.refit import first_share
 from darkroom.training.schedules import Resolution
 from darkroom.training.train import LEAST_PATIENCE, make_batches, optimiser_of, plain
+
+if TYPE_CHECKING:
+    from darkroom.training.frozen import Extraction
+
+FEATURES_PART = 0.5
+"""Most of the minutes that may go into features of a pre-trained network before it is trained; judgement."""
 
 PROBE_SECONDS = 0.5
 VALIDATED = 256
@@ -38,11 +48,14 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     """Settle architecture, settings, arithmetic and plan: the content of config.json. Nothing is written yet.
 
     The leader of a team does this while the others wait; it measures what its share of a batch takes.
+
+    Raises:
+        UsageError: options do not fit the data, or the minutes are too few for what comes before training.
     """
     started = time.perf_counter()
     threads = machine.use_threads(config.threads)
     if config.compile:
-        machine.require_compiler(best_device())
+        _require_compilable(team)
     train_ids = dataset.manifest.indices("train")
     settings = complete(
         config,
@@ -52,7 +65,8 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     )
     entrant = candidate(config.model, random_weights=config.random_weights)
     origin, normalisation = entrant.origin(data_config.seed), entrant.normalisation(dataset)
-    network = _network_to_time(entrant.architecture(dataset, settings))
+    mean, std = normalisation
+    network = networks.build(entrant.architecture(dataset, settings), mean=mean, std=std).to(best_device())
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
     arithmetic = machine.choose_arithmetic(
@@ -62,6 +76,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         threads = machine.choose_threads(network, batch, arithmetic)
     arithmetic = replace(arithmetic, compiled=config.compile)
     probe = Probe(dataset, batches, arithmetic, partial(entrant.architecture, dataset))
+    mirrored, ahead = settings.augmentation.flip, 0.0
     if config.frozen:
         plan, speed = plan_epochs(0, steps_an_epoch=batches.steps), UNMEASURED
     elif config.minutes is None:
@@ -70,18 +85,26 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         minutes = config.minutes * (first_share(dataset) if config.refit else 1)
         settings = _climb(probe, settings, config, seconds=60 * minutes)
         speed = probe.speed(settings)
-        spent = time.perf_counter() - started
-        growth = Resolution(dataset.preprocessing.width, settings.resize_from, speed.fixed).cost_to_go(0)
-        average = replace(speed, step_seconds=speed.step_seconds * growth)
-        plan = plan_minutes(minutes, steps_an_epoch=batches.steps, spent=spent, speed=average)
+        if config.model != OURS:
+            from darkroom.training.frozen import Extraction
+
+            extraction = Extraction(network, origin["sha256"], dataset, arithmetic, data_config.cache)  # type: ignore[arg-type]
+            mirrored, ahead = _features_ahead(extraction, flip=mirrored, minutes=minutes)
+        plan = plan_minutes(
+            minutes,
+            steps_an_epoch=batches.steps,
+            spent=time.perf_counter() - started + ahead,
+            speed=_on_average(speed, settings, side=dataset.preprocessing.width),
+        )
     training = {
         "requested": plain(asdict(config)),
         "settings": _after_planning(settings, plan, config, side=dataset.preprocessing.width).to_json(),
         "arithmetic": asdict(arithmetic),
         "device": str(best_device()),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
         "processes": team.size,
-        "mirrored": settings.augmentation.flip,
+        "mirrored": mirrored,
         "mean": normalisation[0],
         "std": normalisation[1],
         "plan": plan.state_dict(),
@@ -102,22 +125,58 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     }
 
 
+def _require_compilable(team: Team) -> None:
+    if team.size > 1:
+        raise UsageError("--compile is not tried with several processes: leave it out, or start one")
+    machine.require_compiler(best_device())
+
+
+def _on_average(speed: Speed, settings: Settings, *, side: int) -> Speed:
+    """With the mean time of a step, where pictures are small at first."""
+    growth = Resolution(side, settings.resize_from, speed.fixed).cost_to_go(0)
+    return replace(speed, step_seconds=speed.step_seconds * growth)
+
+
 def _network_to_time(architecture: Architecture) -> nn.Module:
     """Neither fitted to the data nor with its weights: that takes time, and makes no difference to that of a step."""
     return networks.build(architecture).to(best_device())
 
 
+def _features_ahead(extraction: "Extraction", *, flip: bool, minutes: float) -> tuple[bool, float]:
+    """Whether features of mirror images are computed too, and the seconds that go into all that are not kept yet.
+
+    Raises:
+        UsageError: even without mirror images they take too much of the minutes.
+    """
+    missing = {mirrored: extraction.missing(mirrored=mirrored) for mirrored in (flip, False)}
+    a_view = extraction.seconds_a_view() if any(missing.values()) else 0.0
+    for mirrored, views in missing.items():
+        if a_view * views <= FEATURES_PART * 60 * minutes:
+            if flip and not mirrored:
+                say("For want of time, the last layer begins without features of mirror images")
+            return mirrored, a_view * views
+    enough = math.ceil(a_view * missing[False] / 60 / FEATURES_PART)
+    raise UsageError(
+        f"the features of {missing[False]:,} pictures would take {clock(a_view * missing[False])} here, more than "
+        f"{FEATURES_PART:.0%} of --minutes {minutes:g}: give --minutes {enough}, or --frozen without minutes"
+    )
+
+
 def _climb(probe: "Probe", settings: Settings, config: TrainConfig, *, seconds: float) -> Settings:
     """The settings on the highest rung of the recipe's ladder of whose network enough epochs fit into the seconds.
 
-    From below, so that little time is not spent on timing networks that are out of reach.
+    From below, so that little time is not spent on timing networks that are out of reach; what seems too slow is timed
+    twice, since machines are shared and pause for a second now and then.
     """
     growth = Resolution(probe.dataset.preprocessing.width, settings.resize_from).cost_to_go(0)
     cheapest, *dearer = LADDERS[settings.recipe]
     reached = _on(cheapest, settings, config)
     for rung in dearer:
         tried = _on(rung, settings, config)
-        if seconds < rung.epochs * probe.step_seconds(tried) * growth * probe.batches.steps:
+        if tried == reached:  # width and depth were given
+            continue
+        most = seconds / (rung.epochs * growth * probe.batches.steps)
+        if probe.step_seconds(tried) > most and probe.step_seconds(tried, again=True) > most:
             break
         reached = tried
     return reached
@@ -153,12 +212,13 @@ class Probe:
         epoch_seconds = sample_seconds * len(validation) / len(sample) / self.batches.processes
         return Speed(self.step_seconds(settings), epoch_seconds, self._fixed(settings))
 
-    def step_seconds(self, settings: Settings) -> float:
-        """The median step, augmentation and optimiser included."""
+    def step_seconds(self, settings: Settings, *, again: bool = False) -> float:
+        """The median step, augmentation and optimiser included; if timed `again`, the shorter of both."""
         architecture = self.architecture(settings)
         key = repr(architecture)
-        if key not in self.measured:
-            self.measured[key] = self.time_steps(settings, side=architecture.image_size)
+        if again or key not in self.measured:
+            seconds = self.time_steps(settings, side=architecture.image_size)
+            self.measured[key] = min(seconds, self.measured.get(key, seconds))
         return self.measured[key]
 
     def _fixed(self, settings: Settings) -> float:
@@ -171,21 +231,28 @@ class Probe:
 
     def time_steps(self, settings: Settings, *, side: int) -> float:
         """The median step of a new network on pictures of `side`."""
-        trial = self._arranged(settings).train()
-        optimiser = optimiser_of(trial, settings)
-        # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
-        endless = (batch for _ in iter(int, 1) for batch in self.batches.epoch(0))
-
-        def step() -> None:
-            pictures, targets = next(endless)
-            forward_backward(trial, optimiser, resize(pictures, side), targets, settings, self.arithmetic, None)
-            optimiser.step()
-
-        with torch.random.fork_rng():
+        step = step_to_time(self._arranged(settings), settings, self.batches, self.arithmetic, side=side)
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
             return float(np.median(machine.timed(step, seconds=PROBE_SECONDS)))
 
     def _arranged(self, settings: Settings) -> nn.Module:
         return machine.arrange(_network_to_time(self.architecture(settings)), self.arithmetic)
+
+
+def step_to_time(
+    network: nn.Module, settings: Settings, batches: Batches, arithmetic: Arithmetic, *, side: int
+) -> Callable[[], None]:
+    """One step after the other of a training of `network`, on pictures of `side`; nothing of it is kept."""
+    optimiser = optimiser_of(network.train(), settings)
+    # Epoch 0 is never trained on, so what is drawn here is drawn nowhere else.
+    endless = (batch for _ in iter(int, 1) for batch in batches.epoch(0))
+
+    def step() -> None:
+        pictures, targets = next(endless)
+        forward_backward(network, optimiser, resize(pictures, side), targets, settings, arithmetic, None)
+        optimiser.step()
+
+    return step
 
 
 def _after_planning(settings: Settings, plan: Plan, config: TrainConfig, *, side: int) -> Settings:

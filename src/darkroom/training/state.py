@@ -102,12 +102,13 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
 
     def update(averages: Any, currents: Any, count: Any) -> None:
         if averages[0].is_floating_point():
-            steps = int(count)
+            steps = int(average.n_averaged)  # on the processor; `count` is a copy on the device, to be waited for
             torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + steps) / (10 + steps)))
         else:
             torch._foreach_copy_(averages, currents)
 
-    return AveragedModel(network, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+    return average
 
 
 def save(state: State, path: Path, *, random: list[dict[str, Tensor]] | None = None) -> None:

@@ -7,7 +7,7 @@ config.json, so that neither can know anything that the other does not.
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
         TrainingStoppedError: the user stopped it, and the checkpoint holds all.
         RunError: the checkpoint is damaged.
     """
+    started = time.perf_counter()
     content = run.read_config()
     training = content["training"]
     settings, arithmetic = Settings.from_json(training["settings"]), Arithmetic(**training["arithmetic"])
@@ -78,15 +79,15 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
         _begin_frozen(now, dataset, content, arithmetic, team)
     team.copy_leader(now.network, now.average)
     batches = make_batches(dataset, settings, seed=content["seed"], team=team)
-    device = batches.device
     _announce(content, settings, arithmetic, now.plan)
+    now.elapsed += time.perf_counter() - started
     with (
         RunKeeper(run, tensorboard=training["requested"]["tensorboard"], first_epoch=now.epoch, team=team) as keeper,
         live() as display,
     ):
         fit(
             now,
-            batches=replace(batches, resident=resident(dataset.pixels, batches.indices, device)),
+            batches=batches,
             validation=_validation(dataset),
             settings=settings,
             arithmetic=arithmetic,
@@ -95,7 +96,7 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
             display=display,
             team=team,
             speed=Speed(**training["speed"]),
-            look_seconds=0.0 if device.type == "cpu" else LOOK_SECONDS,
+            look_seconds=0.0 if batches.device.type == "cpu" else LOOK_SECONDS,
         )
         if not now.plan.total_steps:
             keeper.save(now)
@@ -106,19 +107,19 @@ def carry_on(dataset: DataSet, run: Run, team: Team = ALONE) -> None:
 def _begin_frozen(now: State, dataset: DataSet, content: Mapping[str, Any], arithmetic: Arithmetic, team: Team) -> None:
     """Give a backbone the last layer that suits its features as they are: what training begins with, and must beat."""
     from darkroom.models.backbones import Backbone
-    from darkroom.training.frozen import train_probe
+    from darkroom.training.frozen import Extraction, train_probe
 
     if not isinstance(now.network, Backbone):
         raise TypeError(f"{type(now.network).__name__} is no backbone")
-    start, network, mirrored = time.perf_counter(), now.network, content["training"]["mirrored"]
-    cache = Path(content["data"]["requested"]["cache"])
-    probe = team.in_turn(lambda: train_probe(network, dataset, arithmetic=arithmetic, mirrored=mirrored, cache=cache))
-    probe.put_into(network)
+    mirrored = content["training"]["mirrored"]
+    sha256, cache = content["network"]["origin"]["sha256"], Path(content["data"]["requested"]["cache"])
+    extraction = Extraction(now.network, sha256, dataset, arithmetic, cache)
+    probe = team.in_turn(lambda: train_probe(extraction, mirrored=mirrored))
+    probe.put_into(now.network)
     if now.average is not None:
         probe.put_into(now.average.module)
     weights = {name: value.clone() for name, value in now.validated.state_dict().items()}
     now.best = state.Best(epoch=0, accuracy=probe.accuracy, loss=probe.log_loss, weights=weights)
-    now.elapsed += time.perf_counter() - start
     say(f"Frozen: validation accuracy {probe.accuracy:.2%}, log loss {probe.log_loss:.3f}, no layer of it changed")
 
 
@@ -150,6 +151,7 @@ def make_batches(dataset: DataSet, settings: Settings, *, seed: int, team: Team 
         imbalance=settings.imbalance,
         process=team.rank,
         processes=team.size,
+        resident=resident(dataset.pixels, dataset.manifest.indices("train"), best_device()),
     )
     smallest = batches.pictures_in(batches.steps - 1)
     if team.size > 1 and smallest < team.size * settings.accumulate:
@@ -171,6 +173,11 @@ def _build_state(
     )
     network = machine.arrange(network, arithmetic)
     if team.size > 1:
+        if getattr(network, "random_start", False):
+            raise UsageError(
+                "--random-weights is for one process: of several, each would normalise by its own share of a batch; "
+                "go on without torchrun, with --resume"
+            )
         share_statistics(network)
     if not team.leads:  # the weights are the same everywhere, dropout is not
         torch.manual_seed(generator_for(content["seed"], 0, team.rank).initial_seed())
