@@ -189,10 +189,14 @@ def test_the_choice_can_be_served(compared: Comparison) -> None:
 
 def test_two_folders_of_one_name_are_refused(data: Path, tmp_path: Path) -> None:
     twins = tuple(write_backbone(tmp_path / place / "tiny") for place in ("a", "b"))
-    ours = (write_backbone(tmp_path / "cnn"),)
-    for names in (twins, ours):
-        with pytest.raises(UsageError, match="has the name of another network"):
-            compare(str(data), tmp_path / "out", data_config=DataConfig(), config=CompareConfig(models=names))
+    with pytest.raises(UsageError, match="has the name of another network"):
+        compare(str(data), tmp_path / "out", data_config=DataConfig(), config=CompareConfig(models=twins))
+
+
+def test_a_folder_may_not_be_called_as_our_network_is(data: Path, tmp_path: Path) -> None:
+    given = write_backbone(tmp_path / "cnn")
+    with pytest.raises(UsageError, match="is called 'cnn', as our own network is: give the folder another name"):
+        candidate(given)
 
 
 def test_a_comparison_is_not_overwritten_unasked(compared: Comparison, data: Path) -> None:

@@ -36,6 +36,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (TrainConfig, {"width": 0.01}, "--width is 0.01"),
     (TrainConfig, {"model": "resnet18", "width": 2.0}, "--width is for our own network, not for resnet18"),
     (TrainConfig, {"model": "resnet18", "convolutions": 3}, "--convolutions is for our own network"),
+    (TrainConfig, {"layer_decay": 0.5}, "--layer-decay is for pre-trained networks"),
     (TrainConfig, {"learning_rate": -1}, "--learning-rate is -1: give a number from 0 on"),
     (TrainConfig, {"learning_rate": math.inf}, "--learning-rate is inf"),
     (TrainConfig, {"weight_decay": math.nan}, "--weight-decay is nan"),

@@ -1,5 +1,7 @@
 """What is decided before a training: the network of the ladder that the minutes allow, and a stem fitted to data."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,10 +9,12 @@ from darkroom.config import DataConfig, TrainConfig
 from darkroom.data.dataset import DataSet, prepare
 from darkroom.errors import UsageError
 from darkroom.models import cnn
+from darkroom.training import machine
 from darkroom.training.budget import AIM, Speed
 from darkroom.training.candidates import Ours
 from darkroom.training.distributed import Team
 from darkroom.training.launch import Place
+from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import LADDERS, Settings
 from darkroom.training.settle import Probe, settle
 from training import draw_folder
@@ -101,6 +105,24 @@ def test_no_rungs_are_climbed_where_the_user_gives_the_network(
     monkeypatch.setattr(Probe, "time_steps", lambda self, settings, *, side: tried.append(settings.width) or 1000.0)
     settled(dataset, minutes=1, width=0.5, convolutions=2)
     assert tried == [0.5]
+
+
+def test_what_is_fastest_is_measured_once_so_that_a_second_training_computes_alike(
+    dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flips = iter([Arithmetic(bf16=False, channels_last=True), *[Arithmetic(bf16=True, channels_last=True)] * 3])
+    monkeypatch.setattr(machine, "choose_arithmetic", lambda *_, **__: next(flips))
+
+    def bf16(cache: Path, **options: object) -> bool:
+        config = TrainConfig(epochs=1, threads=1, **options)  # type: ignore[arg-type]
+        return settle(dataset, data_config=DataConfig(cache=cache), config=config)["training"]["arithmetic"]["bf16"]  # type: ignore[no-any-return]
+
+    assert [bf16(tmp_path) for _ in range(3)] == [False] * 3
+    assert bf16(tmp_path, width=0.5), "another network is measured itself"
+    assert not bf16(tmp_path), "and does not push out the first"
+    assert bf16(tmp_path, precision="bf16"), "nor is an answer given to another question"
+    (tmp_path / "a file").write_text("")
+    assert bf16(tmp_path / "a file" / "below"), "a cache that cannot be written stops nothing"
 
 
 def test_compiling_is_refused_with_several_processes(dataset: DataSet) -> None:

@@ -419,7 +419,7 @@ def _entrants(config: CompareConfig) -> dict[str, "Candidate"]:
     entrants: dict[str, Candidate] = {}
     for given in config.models or _default_models():
         entrant = candidate(given, random_weights=config.random_weights and given != OURS)
-        if entrant.kind in entrants or (entrant.kind == OURS and given != OURS):
+        if entrant.kind in entrants:
             raise UsageError(f"--models {given} has the name of another network, {entrant.kind}: rename the folder")
         if isinstance(entrant, Pretrained) and not config.random_weights:
             from darkroom.models.backbones import require_weights

@@ -169,6 +169,10 @@ class TrainConfig:
             self.recipe == "auto" or ours == (self.recipe != "transfer"),
             f"--recipe {self.recipe} and --model {self.model} do not fit: leave --recipe out",
         )
+        check(
+            not ours or self.layer_decay is None,
+            "--layer-decay is for pre-trained networks: give one with --model, or leave it out",
+        )
         for option in ("width", "convolutions"):
             check(
                 ours or getattr(self, option) is None,

@@ -18,10 +18,15 @@ def provenance() -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"darkroom": __version__, "python": platform.python_version()} | _installed(),
-        "hardware": {"processor": _processor(), "cores": available_cores(), "memory_bytes": _memory()},
+        "hardware": hardware(),
         "platform": platform.platform(),
         "commit": _commit(),
     }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, usable cores and memory in bytes."""
+    return {"processor": _processor(), "cores": available_cores(), "memory_bytes": _memory()}
 
 
 def _installed() -> dict[str, str]:

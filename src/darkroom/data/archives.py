@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 import re
@@ -71,7 +70,7 @@ def unpack(archive: Path, cache: Path, *, limits: Limits = LIMITS) -> Path:
     """
     folder = cache / "archives" / content_hash(archive, cache)[:32]
     record = folder.with_suffix(".json")
-    if folder.is_dir() and _read_json(record).get("files") != _count_files(folder):
+    if folder.is_dir() and files.read_remembered(record).get("files") != _count_files(folder):
         reopen_folder(folder)  # someone deleted files
 
     def fill(partial: Path) -> None:
@@ -89,20 +88,12 @@ def content_hash(archive: Path, cache: Path) -> str:
     status = archive.stat()
     place, version = str(archive.resolve()), [status.st_size, status.st_mtime_ns]
     memory = cache / "archives" / "hashes.json"
-    known = _read_json(memory)
+    known = files.read_remembered(memory)
     if place not in known or known[place][:2] != version:
         known = {name: entry for name, entry in known.items() if os.path.exists(name)}
         known[place] = [*version, files.sha256_of(archive)]
         files.write_json(memory, known)
     return str(known[place][2])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a cache may be deleted or spoilt: it is only made again
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _count_files(folder: Path) -> int:

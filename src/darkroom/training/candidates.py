@@ -177,13 +177,17 @@ def candidate(model: str, *, random_weights: bool = False) -> Candidate:
 
     Raises:
         ModelError: no network has that name.
+        UsageError: a folder of weights is called as our own network is.
         ModuleNotFoundError: timm is not installed; the command line says what to type.
     """
     if model == OURS:
         return Ours()
     from darkroom.models import backbones
 
-    return Pretrained(backbones.find(model), random_weights=random_weights)
+    found = Pretrained(backbones.find(model), random_weights=random_weights)
+    if found.kind == OURS:
+        raise UsageError(f"{model} is called {OURS!r}, as our own network is: give the folder another name")
+    return found
 
 
 def candidate_of(network: dict[str, Any]) -> Candidate:

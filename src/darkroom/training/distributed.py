@@ -5,6 +5,7 @@ decides, writes and prints; what it has written it sends to the others, so that 
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -168,6 +169,8 @@ def joined(*, lost_after: timedelta = LOST_AFTER) -> Iterator[Team]:
     try:
         yield Team(place, patient)
     except BaseException as error:
+        # When one process is lost torchrun ends the others, which would be silent if that came before their words.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         console.quiet = not _speaks(error, place, store)
         raise
     dist.destroy_process_group()

@@ -1,16 +1,20 @@
 """What is decided before a training begins: network, settings, arithmetic and plan, by measuring this machine."""
 
+import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from darkroom import files
 from darkroom.config import OURS, DataConfig, TrainConfig
 from darkroom.data.batches import Batches
 from darkroom.data.dataset import DataSet, suitable_size
@@ -20,7 +24,7 @@ from darkroom.models.inference import batch_size_for, best_device, logits_of
 from darkroom.models.networks import Architecture
 from darkroom.models.summary import summarise
 from darkroom.progress import say
-from darkroom.provenance import provenance
+from darkroom.provenance import hardware, provenance
 from darkroom.training import machine
 from darkroom.training.budget import UNMEASURED, Plan, Speed, plan_epochs, plan_minutes
 from darkroom.training.candidates import candidate
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 FEATURES_PART = 0.5
 """Most of the minutes that may go into features of a pre-trained network before it is trained; judgement."""
 
+FASTEST = "arithmetic.json"
+"""File in the cache with what was measured to be fastest."""
 PROBE_SECONDS = 0.5
 VALIDATED = 256
 """Pictures whose validation is timed."""
@@ -53,7 +59,7 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         UsageError: options do not fit the data, or the minutes are too few for what comes before training.
     """
     started = time.perf_counter()
-    threads = machine.use_threads(config.threads)
+    machine.use_threads(config.threads)
     if config.compile:
         _require_compilable(team)
     train_ids = dataset.manifest.indices("train")
@@ -65,15 +71,10 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
     )
     entrant = candidate(config.model, random_weights=config.random_weights)
     origin, normalisation = entrant.origin(data_config.seed), entrant.normalisation(dataset)
-    mean, std = normalisation
-    network = networks.build(entrant.architecture(dataset, settings), mean=mean, std=std).to(best_device())
     batches = make_batches(dataset, settings, seed=data_config.seed, team=team)
     batch = next(iter(batches.epoch(0)))
-    arithmetic = machine.choose_arithmetic(
-        network, batch, precision=settings.precision, memory_format=settings.memory_format
-    )
-    if config.threads is None:
-        threads = machine.choose_threads(network, batch, arithmetic)
+    architecture = entrant.architecture(dataset, settings)
+    arithmetic, threads = _fastest(architecture, settings, batch, config=config, memory=data_config.cache / FASTEST)
     arithmetic = replace(arithmetic, compiled=config.compile)
     probe = Probe(dataset, batches, arithmetic, partial(entrant.architecture, dataset))
     mirrored, ahead = settings.augmentation.flip, 0.0
@@ -88,6 +89,8 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
         if config.model != OURS:
             from darkroom.training.frozen import Extraction
 
+            mean, std = normalisation
+            network = networks.build(architecture, mean=mean, std=std).to(best_device())
             extraction = Extraction(network, origin["sha256"], dataset, arithmetic, data_config.cache)  # type: ignore[arg-type]
             mirrored, ahead = _features_ahead(extraction, flip=mirrored, minutes=minutes)
         plan = plan_minutes(
@@ -123,6 +126,46 @@ def settle(dataset: DataSet, *, data_config: DataConfig, config: TrainConfig, te
             **_describe(entrant.architecture(dataset, settings)),
         },
     }
+
+
+def _fastest(
+    architecture: Architecture, settings: Settings, batch: tuple[Tensor, Tensor], *, config: TrainConfig, memory: Path
+) -> tuple[Arithmetic, int]:
+    """Number format, layout and threads in which this machine computes this network fastest, measured once.
+
+    They are kept in `memory`: where two are nearly equally fast a second measurement may come out otherwise, and two
+    trainings from one seed would differ.
+    """
+    most = torch.get_num_threads()
+    known = {
+        "machine": hardware() | {"device": str(best_device()), "threads": most},
+        "torch": torch.__version__,
+        "batch": list(batch[0].shape),
+        "asked": [settings.precision, settings.memory_format, config.threads],
+        "network": architecture.to_json(),
+    }
+    key = json.dumps(known, sort_keys=True)
+    chosen = files.read_remembered(memory).get(key)
+    if chosen is None:
+        network = _network_to_time(architecture)
+        arithmetic = machine.choose_arithmetic(
+            network, batch, precision=settings.precision, memory_format=settings.memory_format
+        )
+        threads = most if config.threads else machine.choose_threads(network, batch, arithmetic)
+        chosen = {"bf16": arithmetic.bf16, "channels_last": arithmetic.channels_last, "threads": threads}
+        chosen = _remember(memory, key, chosen)
+    torch.set_num_threads(chosen["threads"])
+    return Arithmetic(bf16=chosen["bf16"], channels_last=chosen["channels_last"]), chosen["threads"]
+
+
+def _remember(memory: Path, key: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What `memory` keeps for `key` from now on: what another training wrote meanwhile, or `chosen`."""
+    kept = files.read_remembered(memory)
+    if key not in kept:
+        with suppress(OSError):  # a cache that cannot be written costs only a measurement
+            files.write_json(memory, kept | {key: chosen})
+    remembered: dict[str, Any] = kept.get(key, chosen)
+    return remembered
 
 
 def _require_compilable(team: Team) -> None:
