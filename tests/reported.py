@@ -130,3 +130,14 @@ def with_rivals(contents: Mapping[str, Any]) -> dict[str, Any]:
     metrics = contents["metrics"]
     comparison = comparison_of({"cnn": metrics, "resnet50-frozen": metrics}, chosen="cnn")
     return {**contents, "comparison": comparison, "ablation": dict(ABLATION)}
+
+
+def with_learning_curve(contents: Mapping[str, Any], more: str) -> dict[str, Any]:
+    """The same contents with an ablation that says this of more training pictures."""
+    effects = [
+        *({**row, "factor": "width"} for row in ABLATION["effects"]),
+        {"factor": "pictures", "what": "half of the training pictures", "mean": -0.0712, "low": -0.091, "high": -0.05},
+    ]
+    gain = {"mean": 0.0712, "low": 0.05, "high": 0.091}
+    doubling = {"from": 1234, "to": 2468, **gain, "deviation": 0.01, "n": 3, "more": more}
+    return {**contents, "ablation": {**ABLATION, "effects": effects, "doubling": doubling}}

@@ -21,7 +21,7 @@ from darkroom.report import slides
 from darkroom.report.canvas import BODY, SMALL, TITLE, Deck, fitted, short_names
 from darkroom.report.facts import Fact, Facts
 from darkroom.report.slides import deck
-from reported import LONG, Reported, figures_of, invented, with_rivals
+from reported import LONG, Reported, figures_of, invented, with_learning_curve, with_rivals
 
 FOREIGN = ("قطة", "猫", "🐱 cat", "नमस्ते", "ჩიტი")
 CASES: Mapping[str, Sequence[str]] = {"two": LONG[:2], "hundred": LONG, "foreign": FOREIGN}
@@ -261,6 +261,26 @@ def test_flawless_answers_make_a_deck_too(reported_run: Reported) -> None:
     text = " ".join(words_on(slide) for slide in presentation.slides)
     assert "No picture was put into a wrong class" in text
     assert "taken for each other" not in text
+
+
+def titles_of(presentation: Any) -> list[str]:
+    """Of all slides, each on one line."""
+    return [" ".join(slide.shapes.title.text_frame.text.split()) for slide in presentation.slides]
+
+
+@pytest.mark.parametrize("more", ["help", "little", "unsure"])
+def test_a_learning_curve_says_whether_more_pictures_would_help(reported_run: Reported, more: str) -> None:
+    contents = with_learning_curve(invented(reported_run.run, ("cat", "dog", "owl")), more)
+    contents["config"]["data"]["counts"]["unused"] = {"cat": 1000, "dog": 2}
+    presentation = opened(deck(Facts(contents), figures_of(reported_run.run))[0])
+    titles, text = titles_of(presentation), " ".join(words_on(slide) for slide in presentation.slides)
+    assert ("What would help next: more training pictures" in titles) == (more == "help")
+    assert ("More training pictures of the same kind would help little." in text) == (more == "little")
+    assert any(title.startswith("What matters most: no augmentation") for title in titles), "not fewer pictures"
+    assert "left aside 1,002" in text
+    contents["ablation"]["effects"] = contents["ablation"]["effects"][-1:]
+    alone = titles_of(opened(deck(Facts(contents), {})[0]))
+    assert any(title.startswith("What matters most: half of the training pictures") for title in alone)
 
 
 def test_any_pictures_can_be_samples(reported_run: Reported, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from darkroom.errors import RunError
 from darkroom.report import document
 from darkroom.report.document import LAYOUT, TEMPLATE, environment_for, markup, quoted
 from darkroom.report.facts import Facts
-from darkroom.report.story import story_of, title_of
-from reported import ODD, Reported, figures_of, invented, with_rivals
+from darkroom.report.story import advice_of, headings, story_of, title_of
+from reported import ODD, Reported, figures_of, invented, with_learning_curve, with_rivals
 
 TEMPLATES = Path(document.__file__).parent / "templates"
 NAMES = (*ODD, "two\nlines", "tab\tbed", "قطة", "猫", "🐱 cat", "=head", "- list", "//", "\\u{41}", "#panic()", "&amp;")
@@ -40,6 +40,7 @@ def test_headings_have_content_whatever_was_run(reported_run: Reported) -> None:
     for contents, drawn in (
         (usual, figures),
         (with_rivals(usual), figures),
+        (with_learning_curve(usual, "help"), figures),
         (flawless, figures),
         (unopened, {}),
         (bare, {}),
@@ -53,6 +54,59 @@ def test_headings_have_content_whatever_was_run(reported_run: Reported) -> None:
         assert empty == []
         named = "The choice of the network <comparison>" in titles, "What each choice is worth <ablation>" in titles
         assert named == ("comparison" in contents, "ablation" in contents)
+
+
+LAST_DOUBLING = (
+    'from #told("ablation.doubling.from", "1,234"); training pictures to #told("ablation.doubling.to", "2,468"); '
+    'changed the accuracy on validation by #told("ablation.doubling.mean", "+7.1"); points (interval '
+    '#told("ablation.doubling.low", "+5.0"); to #told("ablation.doubling.high", "+9.1");).'
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("help", '*#"More training pictures";.* The last doubling of them still helped: '),
+        ("little", "*More of the same pictures would help little:* "),
+        ("unsure", "*Whether more training pictures would help is open:* "),
+    ],
+)
+def test_what_a_learning_curve_says_of_more_pictures_is_told(reported_run: Reported, more: str, said: str) -> None:
+    usual = invented(reported_run.run, ("cat", "dog", "owl"))
+    text = rendered(with_learning_curve(usual, more), {})
+    assert f"- {said}in the ablation, the step {LAST_DOUBLING}\n" in text
+    assert text.count("in the ablation, the step") == 1
+    without = rendered(with_rivals(usual), {})
+    assert "in the ablation, the step" not in without
+    assert ('What would help next: #"more training pictures";' in text) == (more == "help")
+
+
+@pytest.mark.parametrize(
+    ("more", "advice", "by_heart"),
+    [
+        ("help", ["pictures", "by_heart", "labels"], "stronger augmentation"),
+        ("little", ["by_heart", "labels"], "stronger augmentation"),
+        ("unsure", ["by_heart", "labels"], "more training pictures, or stronger augmentation"),
+        (None, ["by_heart", "labels"], "more training pictures, or stronger augmentation"),
+    ],
+)
+def test_what_was_tried_comes_before_what_was_deduced(
+    reported_run: Reported, more: str | None, advice: list[str], by_heart: str
+) -> None:
+    contents = invented(reported_run.run, ("cat", "dog", "owl"))
+    contents["insights"]["advice"] = ["by_heart", "labels"]
+    facts = Facts(contents if more is None else with_learning_curve(contents, more))
+    assert advice_of(facts) == advice
+    assert headings(facts)["by_heart"] == by_heart
+    assert set(advice) <= headings(facts).keys()
+    assert contents["insights"]["advice"] == ["by_heart", "labels"], "insights are those of the run"
+
+
+def test_pictures_that_are_left_aside_are_told(reported_run: Reported) -> None:
+    contents = invented(reported_run.run, ("cat", "dog"))
+    assert "left aside" not in rendered(contents, {})
+    contents["config"]["data"]["counts"]["unused"] = {"cat": 1000, "dog": 2}
+    assert 'The other #told("sum:config.data.counts.unused", "1,002"); were left aside' in rendered(contents, {})
 
 
 PATH = re.compile(r"[a-z_]*(\.([a-z][a-z_0-9]*|\d+))+")

@@ -12,9 +12,11 @@ from darkroom import workflow
 from darkroom.bundle import Bundle
 from darkroom.comparison.folder import Ablation, Comparison, Study
 from darkroom.config import DataConfig, TrainConfig
+from darkroom.data.dataset import reopen
 from darkroom.data.storage import locked
 from darkroom.errors import BundleError, DataError, ModelError, RunError, UsageError
 from darkroom.runs import Run
+from darkroom.summary import run_lines
 from darkroom.workflow import bundle_of, claim, free_folder, free_run
 from finished import CLASSES, Finished, draw_blobs
 
@@ -181,6 +183,29 @@ def test_resuming_with_other_settings_is_refused(copied: Finished, values: dict[
             resume=True,
         )
     assert contents(copied.run.folder) == before
+
+
+def test_a_part_of_the_pictures_is_trained_on_told_and_kept(tmp_path: Path) -> None:
+    draw_blobs(tmp_path / "blobs", pictures=60)
+    data, run, storage = str(tmp_path / "blobs"), Run(tmp_path / "run"), DataConfig(cache=tmp_path / "cache")
+    half = DataConfig(cache=storage.cache, train_fraction=0.5)
+    workflow.run_all(data, run, data_config=half, config=QUICK)
+    content = run.read_config()
+    assert content["data"]["requested"]["train_fraction"] == 0.5
+    assert content["data"]["counts"] == {
+        "train": dict.fromkeys(CLASSES, 21),
+        "validation": dict.fromkeys(CLASSES, 9),
+        "test": dict.fromkeys(CLASSES, 9),
+        "unused": dict.fromkeys(CLASSES, 21),
+    }
+    assert any("3 classes, 63 train, 27 validation, 27 test, 63 unused" in line for line in run_lines(run))
+    card = (run.bundle / "model-card.md").read_text(encoding="utf-8")
+    assert "63 training pictures were left aside" in card
+    assert "--train-fraction 0.5" in card
+    assert len(reopen(run, storage).manifest.indices("train")) == 63, "whatever is asked for later"
+    workflow.train(data, run, data_config=storage, config=TrainConfig(), resume=True)
+    with pytest.raises(UsageError, match=r"--train-fraction is 0\.25 but the run was started with 0\.5"):
+        workflow.train(data, run, data_config=DataConfig(cache=storage.cache, train_fraction=0.25), resume=True)
 
 
 def test_resuming_on_other_data_is_refused(copied: Finished) -> None:

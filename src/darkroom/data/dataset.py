@@ -103,7 +103,7 @@ def leaks(manifest: Manifest) -> int:
 
 def suitable_size(manifest: Manifest) -> int:
     """The training pictures' median shorter side where that is small, else a size that suits photos on a processor."""
-    side = round(median(min(row.width, row.height) for row in manifest.rows if row.split == "train"))
+    side = round(median(min(row.width, row.height) for row in manifest.training_rows))
     return max(8, side) if side <= SMALL else PHOTO
 
 

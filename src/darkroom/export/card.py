@@ -123,6 +123,8 @@ def _data(config: Content, metrics: Content) -> Paragraphs:
     counts = {split: sum(by_class.values()) for split, by_class in data["counts"].items()}
     yield _table(("split", "pictures"), [(split, f"{count:,}") for split, count in counts.items()])
     facts = [f"Validation chose; the test split was opened {openings} time{'' if openings == 1 else 's'}."]
+    if unused := counts.get("unused"):
+        facts += [f"{unused:,} training pictures were left aside: it was trained on a part of them."]
     if leaks := config["training"].get("refit", data).get("leaks"):
         facts += [f"{leaks} training pictures have a copy in validation or test: the split came with the data."]
     if data["unreadable"]:

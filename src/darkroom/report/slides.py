@@ -10,7 +10,7 @@ from darkroom.figures import style
 from darkroom.preprocess import decode
 from darkroom.report.canvas import MARGIN, ROOM, TITLE, TOP, WIDTH, Box, Deck, Slide
 from darkroom.report.facts import Facts, join
-from darkroom.report.story import METRICS, headings, title_of
+from darkroom.report.story import METRICS, advice_of, headings, more_pictures, title_of
 
 WHOLE: Box = (MARGIN, TOP, WIDTH - 2 * MARGIN, ROOM)
 LEFT: Box = (MARGIN, TOP, 7.4, ROOM)
@@ -117,7 +117,9 @@ class Talk:
                 ("train", "train: teaches"),
                 ("validation", "validation: chooses"),
                 ("test", "test: judges"),
+                ("unused", "left aside"),
             )
+            if self.has(f"config.data.counts.{split}")
         ]
         slide.table((MARGIN, TOP, 5.4, 2.0), ("split", "pictures"), rows, first=0.6)
         found = [
@@ -389,10 +391,11 @@ class Talk:
             return
         effects = self.value("ablation.effects")
         order = sorted(range(len(effects)), key=lambda place: effects[place]["mean"])[:BARS]
-        worst = f"ablation.effects.{order[0]}"
+        choices = [place for place in order if effects[place].get("factor") != "pictures"]  # nobody chooses fewer
+        worst = f"ablation.effects.{(choices or order)[0]}"
         what, effect = self.tell(f"{worst}.what", "text"), self.tell(f"{worst}.mean", "signed points")
         slide = self.deck.slide(
-            f"The choice that matters most: {what}, {effect} points",
+            f"What matters most: {what}, {effect} points",
             notes="One thing at a time was taken away or exchanged, in trainings of equal budget with "
             f"{self.tell('count:ablation.seeds', 'count')} seeds. The report has the interval of each effect.",
         )
@@ -404,14 +407,16 @@ class Talk:
 
     def next_steps(self) -> None:
         """What the evidence says would help."""
-        words, advice = headings(self.facts), self.value("insights.advice")
+        words, advice = headings(self.facts), advice_of(self.facts)
         slide = self.deck.slide(
             f"What would help next: {words[advice[0]]}"
             if advice
             else "The evidence names nothing that would help next",
             notes="Each of these follows from a number of the report by a stated rule; see its section on limits.",
         )
-        lines = [words[name] for name in advice] + [
+        in_vain = ["More training pictures of the same kind would help little."]
+        lines = [words[name] for name in advice] + (in_vain if more_pictures(self.facts) == "little" else [])
+        lines += [
             "It knows these classes only: anything else gets one of them, too.",
             f"The figures hold for pictures like those of {self.value('config.data.name')}.",
         ]

@@ -39,6 +39,8 @@ def story_of(facts: Facts, figures: Mapping[str, Any]) -> dict[str, Any]:
         "metric_rows": [row for row in METRICS if facts.has(f"metrics.{facts.value('insights.split')}.{row[0]}")],
         "class_table": ranking[:MOST_ROWS],
         "headings": headings(facts),
+        "advice": advice_of(facts),
+        "more_pictures": more_pictures(facts),
         "candidates": _ordered(facts, "comparison.candidates", lambda row: -row["validation"]["accuracy"]["value"]),
         "effects": _ordered(facts, "ablation.effects", lambda row: row["mean"]),
         "left_out": [what for name, what in PARTS.items() if not facts.has(name)]
@@ -46,12 +48,25 @@ def story_of(facts: Facts, figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def advice_of(facts: Facts) -> list[str]:
+    """Names of what would help next, strongest evidence first: what an ablation has tried, then what was deduced."""
+    tried = ["pictures"] if more_pictures(facts) == "help" else []
+    return [*tried, *facts.value("insights.advice")]
+
+
+def more_pictures(facts: Facts) -> str:
+    """What the ablation says of more training pictures: `help`, `little` or `unsure`; empty where it did not try."""
+    return str(facts.value("ablation.doubling.more")) if facts.has("ablation.doubling") else ""
+
+
 def headings(facts: Facts) -> dict[str, str]:
-    """What would help next, in a few words each, by the names in `insights.advice`."""
+    """What would help next, in a few words each, by the names of `advice_of`."""
     ranking = facts.value("insights.ranking")
     both = facts.value("insights.confused.both") if facts.has("insights.confused.both") else {"one": "", "other": ""}
+    known = more_pictures(facts) in ("help", "little")  # and told in a sentence of its own
     return {
-        "by_heart": "more training pictures, or stronger augmentation",
+        "pictures": "more training pictures",
+        "by_heart": "stronger augmentation" if known else "more training pictures, or stronger augmentation",
         "longer": "a longer training",
         "pair": f"more pictures of {both['one']} and {both['other']}, or larger ones",
         "labels": "a look at the labels of the surest mistakes",
