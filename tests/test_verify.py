@@ -266,6 +266,15 @@ def test_a_comparison_is_verified_with_the_run_that_it_chose(verify: Verify, riv
         "metrics": "runs/cnn/metrics.json",
     }
     assert not rivals.chosen.report.exists()
+    assert all(path.is_file() for path in place.reported)
+
+
+def test_a_comparison_that_is_overwritten_leaves_no_report(rivals: Comparison, tmp_path: Path) -> None:
+    shutil.copytree(rivals.folder, tmp_path / "copy")
+    mine = tmp_path / "copy" / "report-of-mine.pdf"
+    mine.write_text("mine")
+    Comparison(tmp_path / "copy").clear()
+    assert [path for path in (tmp_path / "copy").rglob("*") if path.is_file()] == [mine]
 
 
 @pytest.mark.parametrize(

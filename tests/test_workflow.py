@@ -302,6 +302,20 @@ def test_claim_knows_what_a_folder_holds(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("kind", [Comparison, Ablation])
+def test_a_report_is_cleared_with_its_comparison(kind: Callable[[Path], Study], tmp_path: Path) -> None:
+    place = kind(tmp_path)
+    place.keep({"requested": {}})
+    reported = {"insights.json", "report.json", "report.pdf", "slides.pptx"}
+    for name in reported:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("mine")
+    place.clear()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == ({"notes.txt"} if kind is Comparison else {"notes.txt", *reported}), "of an ablation there is none"
+    place.clear()
+
+
 def test_examine_reports_and_writes_nothing_beside_the_pictures(tmp_path: Path) -> None:
     draw_blobs(tmp_path / "blobs", pictures=12)
     before = contents(tmp_path)

@@ -69,6 +69,11 @@ class Run:
         return self.manifest.exists() or self.config.exists()
 
     @property
+    def reported(self) -> tuple[Path, ...]:
+        """What `darkroom report` writes, into the folder of a run or of a comparison."""
+        return self.insights, self.report, self.slides, self.told
+
+    @property
     def trained(self) -> bool:
         """Whether training has ended and its weights are there, be it that a refit follows."""
         return self.weights.is_file() and "result" in self.read_config()["training"]

@@ -72,7 +72,7 @@ def verify(path: Path, config: DataConfig, *, sample: int | None = None, server:
         except RunError:  # told by the check above
             return
     yield from Verification(run, config, sample).checks()
-    if any(file.is_file() for file in (place.told, place.report, place.slides, place.insights)):
+    if any(file.is_file() for file in place.reported):
         yield _check("insights", lambda: _insights(place, run))
         yield _check("report", lambda: _report(place))
     if server is not None:
