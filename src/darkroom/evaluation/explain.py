@@ -88,14 +88,16 @@ def _look_by_ours(network: nn.Sequential, pictures: Tensor) -> Seen:
 
 def _look_by_transformer(body: Any, network: nn.Module, pictures: Tensor) -> Seen | None:
     """At what the last attention reads: behind it only the class token would count."""
-    blocks, patches = getattr(body, "blocks", None), getattr(body, "patch_embed", None)
+    blocks: Any = getattr(body, "blocks", None)
+    patches: Any = getattr(body, "patch_embed", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(blocks[-1], "norm1"):
         return None
     if not hasattr(patches, "dynamic_feat_size"):
         return None
     height, width = patches.dynamic_feat_size(pictures.shape[2:])
     prefix = body.num_prefix_tokens
-    features, logits = _seen_by(blocks[-1].norm1, network, pictures)
+    last: Any = blocks[-1]
+    features, logits = _seen_by(last.norm1, network, pictures)
     if features is None or features.shape[1:-1] != (prefix + height * width,):
         return None
 

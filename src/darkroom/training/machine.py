@@ -124,7 +124,7 @@ def _step_seconds(network: nn.Module, batch: tuple[Tensor, Tensor], arithmetic: 
     return median(timed(step, seconds=PROBE_SECONDS))
 
 
-def timed(step: Callable[[], None], *, seconds: float, most: int = 20) -> list[float]:
+def timed(step: Callable[[], object], *, seconds: float, most: int = 20) -> list[float]:
     """Durations of `step` after one warm-up: at least two, until `seconds` have passed."""
     step()
     _synchronise()
