@@ -19,7 +19,7 @@ from rich.table import Table
 
 from darkroom import files
 from darkroom.cli import app
-from darkroom.config import DataConfig, TrainConfig
+from darkroom.config import CompareConfig, DataConfig, TrainConfig
 from darkroom.data.sources import ARCHIVE_SUFFIXES
 from darkroom.errors import DarkroomError, UsageError
 from darkroom.progress import say
@@ -33,7 +33,7 @@ TINY = 1e-9
 RESULTS = Path(__file__).parent / "results"
 
 OURS_TO_GIVE = ("--out", "--overwrite", "--resume", "--seed")
-"""Options of `darkroom train` that every benchmark sets itself."""
+"""Options of darkroom that every benchmark sets itself."""
 
 LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 """Processes that wanted to run in the minute before the script began: well below 1 where nothing else ran."""
@@ -59,14 +59,26 @@ def argument_parser(script: str, description: str | None) -> argparse.ArgumentPa
 
 def darkroom_options(data: str, words: Sequence[str]) -> tuple[DataConfig, TrainConfig]:
     """Options of `darkroom train` as its own command line reads them; raises `UsageError` where it would not."""
+    arguments = command_arguments("train", data, words)
+    return arguments.get("data_config", DataConfig()), arguments.get("training", TrainConfig())
+
+
+def comparison_options(data: str, words: Sequence[str]) -> tuple[DataConfig, CompareConfig]:
+    """The same of `darkroom compare`."""
+    arguments = command_arguments("compare", data, words)
+    return arguments.get("data_config", DataConfig()), arguments.get("comparison", CompareConfig())
+
+
+def command_arguments(command: str, data: str, words: Sequence[str]) -> Mapping[str, Any]:
+    """What a command of darkroom's would be called with."""
     for word in words:
         if word.partition("=")[0] in OURS_TO_GIVE:
             raise UsageError(f"{word.partition('=')[0]} is the benchmark's own to give: leave it out")
     try:
-        _, bound, _ = app.parse_args(["train", data, *words], print_error=False, exit_on_error=False)
+        _, bound, _ = app.parse_args([command, data, *words], print_error=False, exit_on_error=False)
     except cyclopts.CycloptsError as error:
         raise UsageError(str(error)) from error
-    return bound.arguments.get("data_config", DataConfig()), bound.arguments.get("training", TrainConfig())
+    return bound.arguments
 
 
 def short_name(path: str | Path) -> str:

@@ -65,6 +65,13 @@ def test_of_a_few_pictures_nothing_cheaper_is_called_close() -> None:
     assert "cannot be ruled out" in verdicts[1].reason
 
 
+def test_equals_are_called_level() -> None:
+    """Not 0.0 points behind."""
+    best, other = candidate("best", range(5), loss=0.1, n=50), candidate("other", range(5, 10), loss=0.2, n=50)
+    verdicts = choose([best, other], "latency")
+    assert verdicts[1].reason.startswith("level with best; 50 pictures are too few to tell (up to ")
+
+
 @pytest.mark.parametrize("prefer", ["latency", "size"])
 def test_the_same_network_costs_the_same_whatever_the_clock_says(prefer: Preference) -> None:
     frozen = candidate("x-frozen", range(205), ms=5.0, mb=19.0, network="x")

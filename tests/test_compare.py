@@ -17,7 +17,7 @@ from darkroom.compare import compare, granted
 from darkroom.comparison import measure
 from darkroom.comparison.folder import Comparison
 from darkroom.comparison.plan import LEAST_SECONDS, Speed
-from darkroom.comparison.words import paragraph, table
+from darkroom.comparison.words import lines, paragraph, table
 from darkroom.config import CompareConfig, DataConfig, TrainConfig
 from darkroom.data import dataset as dataset_module
 from darkroom.data.dataset import DataSet, prepare, suitable_size
@@ -462,8 +462,8 @@ def row(name: str, ms: float, accuracy: float, *, chosen: bool = False, **more: 
     }
 
 
-def told(*rows: dict[str, Any], **more: Any) -> str:
-    content = {
+def content(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
         "candidates": rows,
         "choice": {"prefer": "latency", "close": "close: near"},
         "seed": 0,
@@ -472,7 +472,10 @@ def told(*rows: dict[str, Any], **more: Any) -> str:
         "requested": {"minutes": 15.0},
         **more,
     }
-    return paragraph(content)
+
+
+def told(*rows: dict[str, Any], **more: Any) -> str:
+    return paragraph(content(*rows, **more))
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
@@ -481,15 +484,21 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
 
 
 @pytest.mark.parametrize("joules", [None, 12_345.0])
-def test_the_table_is_sorted_and_aligned(joules: float | None) -> None:
+def test_the_table_is_aligned(joules: float | None) -> None:
     chosen = row("a-much-longer-name", 1, 0.95, chosen=True, train_joules=joules)
-    head, *lines, note = table([row("slow", 10, 0.8), chosen])
+    head, *lines, note = table([chosen, row("slow", 10, 0.8)])
     assert lines[0].startswith("* a-much-longer-name")
     assert len({len(line) for line in (head, *lines)}) == 1
     assert head.endswith("  kJ") == ("kJ" in note) == (joules is not None)
     if joules is not None:
         assert lines[0].endswith("12.3")
         assert lines[1].endswith("?")
+
+
+def test_table_and_reasons_begin_with_the_most_accurate() -> None:
+    told = list(lines(content(row("worse", 1, 0.8), row("better", 1, 0.9, chosen=True))))
+    assert [line.strip("* ").split()[0] for line in told[1:3]] == ["better", "worse"]
+    assert [line.split()[0] for line in told[5:7]] == ["better", "worse"]
 
 
 def test_energy_is_told_where_it_is_known() -> None:

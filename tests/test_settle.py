@@ -1,5 +1,6 @@
 """What is decided before a training: the network of the ladder that the minutes allow, and a stem fitted to data."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from darkroom.training.distributed import Team
 from darkroom.training.launch import Place
 from darkroom.training.machine import Arithmetic
 from darkroom.training.recipes import LADDERS, Settings
-from darkroom.training.settle import Probe, settle
+from darkroom.training.settle import FASTEST, Probe, settle
 from training import draw_folder
 
 BEST = LADDERS["best"]
@@ -123,6 +124,21 @@ def test_what_is_fastest_is_measured_once_so_that_a_second_training_computes_ali
     assert bf16(tmp_path, precision="bf16"), "nor is an answer given to another question"
     (tmp_path / "a file").write_text("")
     assert bf16(tmp_path / "a file" / "below"), "a cache that cannot be written stops nothing"
+
+
+@pytest.mark.parametrize("nonsense", [{}, [], "yes", {"bf16": 1, "channels_last": True, "threads": 1}])
+def test_what_is_remembered_is_measured_again_where_it_makes_no_sense(
+    dataset: DataSet, tmp_path: Path, nonsense: object
+) -> None:
+    config, data_config = TrainConfig(epochs=1, threads=1), DataConfig(cache=tmp_path)
+    first = settle(dataset, data_config=data_config, config=config)["training"]["arithmetic"]
+    memory = tmp_path / FASTEST
+    sense = memory.read_text()
+    memory.write_text(json.dumps(dict.fromkeys(json.loads(sense), nonsense)))
+    assert settle(dataset, data_config=data_config, config=config)["training"]["arithmetic"].keys() == first.keys()
+    (mended,) = json.loads(memory.read_text()).values()
+    assert mended.keys() == {"bf16", "channels_last", "threads"}
+    assert mended["threads"] == 1
 
 
 def test_compiling_is_refused_with_several_processes(dataset: DataSet) -> None:

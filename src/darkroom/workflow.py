@@ -205,6 +205,7 @@ def evaluate(
     launch.refuse_several("evaluate")
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
+    _use_threads(run)
     with _held(run):
         return evaluate_split(run, dataset, split=split)
 
@@ -234,12 +235,20 @@ def export(
     launch.refuse_several("export")
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
+    _use_threads(run)
     with _held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
         if config.int8:
             return export_int8(run, dataset, bound=config.int8_bound).folder
         return export_bundle(run, dataset).folder
+
+
+def _use_threads(run: Run) -> None:
+    """Those that its training was granted, not those that it found fastest: the last digits of sums depend on them."""
+    from darkroom.training.machine import use_threads
+
+    use_threads(run.read_config()["training"]["requested"]["threads"])
 
 
 def _require_finished(run: Run) -> None:

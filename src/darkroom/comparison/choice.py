@@ -138,14 +138,15 @@ def _reason(one: Candidate, pair: Pair | None, choice: Choice, *, cheap: bool) -
         return _why_chosen(pair, choice)
     if pair is None:
         return f"the most accurate, but {chosen.name} is close to it and {choice.cheaper(chosen, one)}"
-    behind = f"{-100 * pair.difference:.1f} points behind {best.name}"
+    behind = _gap(pair, best)
     if pair.distinguishable:
         return f"less accurate: {behind}, more than chance explains ({_p(pair.corrected)})"
     if choice.prefer == "accuracy":
         return f"{behind}, which may be chance ({_p(pair.corrected)})" if pair.difference else "no lower log loss"
     if not is_close(pair):
         least = f"up to {-100 * pair.low:.1f} points cannot be ruled out"
-        return f"{behind}, which may be chance; {len(one.right):,} pictures are too few to tell ({least})"
+        chance = ", which may be chance" if pair.difference else ""
+        return f"{behind}{chance}; {len(one.right):,} pictures are too few to tell ({least})"
     if not cheap:
         return f"close to {best.name}, but {chosen.name} is {choice.cheaper(chosen, one)}"
     worse = "is less accurate" if one.accuracy < chosen.accuracy else "has no lower log loss"
@@ -157,9 +158,12 @@ def _why_chosen(pair: Pair | None, choice: Choice) -> str:
         if choice.prefer == "accuracy":
             return "the most accurate"
         return "the most accurate, and none that is shown to be close to it is clearly cheaper"
-    what = f"{100 * abs(pair.difference):.1f} points {'behind' if pair.difference < 0 else 'from'} {choice.best.name}"
     why = choice.cheaper(choice.chosen, choice.best)
-    return f"close to the most accurate ({what}, {_p(pair.corrected)}) and {why}"
+    return f"close to the most accurate ({_gap(pair, choice.best)}, {_p(pair.corrected)}) and {why}"
+
+
+def _gap(pair: Pair, best: Candidate) -> str:
+    return f"{-100 * pair.difference:.1f} points behind {best.name}" if pair.difference else f"level with {best.name}"
 
 
 def _p(value: float) -> str:

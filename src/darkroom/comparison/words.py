@@ -14,8 +14,8 @@ LATE = 1.02
 
 
 def lines(content: Mapping[str, Any]) -> Iterator[str]:
-    """All of it, from the content of comparison.json."""
-    rows = content["candidates"]
+    """All of it, from the content of comparison.json; candidates with the most accurate first."""
+    rows = sorted(content["candidates"], key=lambda row: -row["validation"]["accuracy"]["value"])
     yield from table(rows)
     yield ""
     width = max(len(row["name"]) for row in rows)
@@ -27,10 +27,9 @@ def lines(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """One line a candidate, the most accurate first; energy where the machine has told of any."""
+    """One line a candidate; energy where the machine has told of any."""
     energy = any(row["train_joules"] is not None for row in rows)
-    ranked = sorted(rows, key=lambda row: -row["validation"]["accuracy"]["value"])
-    cells = [(*HEADER, "kJ"), *(_cells(row) for row in ranked)]
+    cells = [(*HEADER, "kJ"), *(_cells(row) for row in rows)]
     cells = cells if energy else [line[:-1] for line in cells]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     for name, *numbers in cells:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ def _fastest(
     }
     key = json.dumps(known, sort_keys=True)
     chosen = files.read_remembered(memory).get(key)
-    if chosen is None:
+    if not _is_choice(chosen):
         network = _network_to_time(architecture)
         arithmetic = machine.choose_arithmetic(
             network, batch, precision=settings.precision, memory_format=settings.memory_format
@@ -158,10 +158,19 @@ def _fastest(
     return Arithmetic(bf16=chosen["bf16"], channels_last=chosen["channels_last"]), chosen["threads"]
 
 
+def _is_choice(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it is what `_fastest` keeps: a cache may have been edited."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), bool) for name in ("bf16", "channels_last")):
+        return False
+    threads = value.get("threads")
+    return isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
+
+
 def _remember(memory: Path, key: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """What `memory` keeps for `key` from now on: what another training wrote meanwhile, or `chosen`."""
     kept = files.read_remembered(memory)
-    if key not in kept:
+    if not _is_choice(kept.get(key)):
+        kept.pop(key, None)
         with suppress(OSError):  # a cache that cannot be written costs only a measurement
             files.write_json(memory, kept | {key: chosen})
     remembered: dict[str, Any] = kept.get(key, chosen)
