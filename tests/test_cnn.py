@@ -275,7 +275,8 @@ def test_architecture_survives_json() -> None:
 
 
 def write_architecture(run: Run, architecture: cnn.Architecture) -> None:
-    run.write_config({"data": {}, "training": {"result": {}}, "network": {"architecture": architecture.to_json()}})
+    network = {"kind": "cnn", "architecture": architecture.to_json()}
+    run.write_config({"data": {}, "training": {"result": {}}, "network": network})
 
 
 def stored_run(folder: Path) -> tuple[Run, torch.nn.Module]:

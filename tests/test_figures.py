@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from darkroom.evaluation import calibration, metrics
-from darkroom.figures import data, evaluation, network, style, training
+from darkroom.figures import comparison, data, evaluation, network, style, training
 from darkroom.figures.network import LayerRow
 
 GENERATOR = np.random.default_rng(0)
@@ -114,6 +114,26 @@ def draw_network(path, count):
     return network.diagram(path, layers=[*rows, LayerRow("head", "fully connected", (count,), 650, 640)])
 
 
+def draw_accuracy_latency(path, count):
+    """Networks of nearly the same accuracy and time, as frozen and fine-tuned ones are."""
+    rows = []
+    for place, name in enumerate(class_names(count)):
+        accuracy = {"value": 0.99 - place // 3 * 0.002, "low": 0.96 - place * 0.003, "high": 0.995}
+        serving = {"milliseconds": 3.1 + place // 2 * 0.1}
+        rows.append(
+            {"name": name, "chosen": place == 1, "validation": {"accuracy": accuracy}, "serving": serving},
+        )
+    return comparison.accuracy_latency(path, rows=rows)
+
+
+def draw_effects(path, count):
+    rows = [
+        {"what": f"without {name}", "mean": place / 100 - 0.02, "low": place / 100 - 0.04, "high": place / 100}
+        for place, name in enumerate(class_names(min(count, 20)))
+    ]
+    return comparison.effects(path, rows=rows, baseline=[0.91, 0.92, 0.93])
+
+
 def convolution(channels, side):
     return LayerRow("layer", "convolution 3×3", (channels, side, side), 9 * channels, 9 * channels * side)
 
@@ -143,7 +163,7 @@ def boxes(figure: Figure):
         figure.canvas.draw()
         found = []
         for text in shown_texts(figure):
-            extent = text.get_window_extent().extents / figure.dpi
+            extent = Text.get_window_extent(text).extents / figure.dpi  # of an annotation too, without its line
             found.append((text.get_text(), *extent))
     return found
 
@@ -269,6 +289,13 @@ def test_classes_absent_from_the_split_are_named_not_plotted(tmp_path):
     said = [text for text, *_ in boxes(figure)]
     assert "yak" not in said
     assert "without pictures here: yak" in said
+
+
+def test_names_keep_their_distance_and_their_order():
+    places = comparison.spread([3.0, 2.99, 2.98, 0.1, 0.05, 0.0], 3.0)
+    assert places[:2] == [3.0, pytest.approx(3.0 - comparison.PITCH)]
+    assert np.diff(places).max() <= -comparison.PITCH + 1e-9
+    assert min(places) >= 0
 
 
 def test_no_mistakes_is_said(tmp_path):

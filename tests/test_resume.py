@@ -22,7 +22,7 @@ import torch
 
 from darkroom import workflow
 from darkroom.config import DataConfig, Optimiser, Schedule, TrainConfig
-from darkroom.errors import DarkroomError, RunError, UsageError
+from darkroom.errors import DarkroomError, RunError
 from darkroom.files import sha256_of
 from darkroom.runs import Run
 from darkroom.training.machine import Arithmetic
@@ -437,16 +437,6 @@ def test_options_that_agree_may_be_repeated(case: Case, tmp_path: Path) -> None:
         str(case.data), run, data_config=DataConfig(cache=case.cache), config=TrainConfig(epochs=EPOCHS), resume=True
     )
     case.check(run)
-
-
-def test_no_other_model_can_be_trained_yet(case: Case) -> None:
-    with pytest.raises(UsageError, match="--model is resnet50"):
-        workflow.train(
-            str(case.data),
-            Run(case.folder / "other"),
-            data_config=DataConfig(cache=case.cache),
-            config=TrainConfig(model="resnet50"),
-        )
 
 
 def test_minutes_are_kept_on_a_real_clock_too(case: Case, tmp_path: Path) -> None:

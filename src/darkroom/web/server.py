@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from types import FrameType
 from typing import Any
@@ -89,7 +89,8 @@ class Server:
 
     def stop(self) -> None:
         """Make `run` return; may be called from another thread."""
-        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._server._map))
+        with suppress(OSError):  # where `run` is awake already, it may end before it is woken
+            self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._server._map))
 
     def close(self) -> None:
         """Stop the threads and close all connections; only when `run` does not run."""
