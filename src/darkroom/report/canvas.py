@@ -309,4 +309,5 @@ def _axis(
 
 
 def _rgb(color: str) -> RGBColor:
-    return RGBColor.from_string(color.removeprefix("#"))
+    found: RGBColor = RGBColor.from_string(color.removeprefix("#"))
+    return found

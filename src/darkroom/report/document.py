@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import typst
@@ -20,7 +20,7 @@ from darkroom.report.facts import Facts, join
 from darkroom.report.story import story_of, title_of
 
 TEMPLATE, LAYOUT = "report.typ.j2", "layout.typ"
-STANDARD = "ua-1"
+STANDARD: Literal["ua-1"] = "ua-1"
 """PDF/UA: readable by screen readers, with tags, titles and words for every figure."""
 NO_LETTER = "could not be displayed"
 """What Typst says of letters that no font has, which that standard forbids."""
@@ -54,7 +54,7 @@ def typeset(facts: Facts, figures: Mapping[str, Path], *, created: str) -> tuple
 
 
 def _compiled(folder: Path, created: str) -> tuple[bytes, list[Told]]:
-    fonts = [str(Path(matplotlib.get_data_path()) / "fonts" / "ttf")]  # DejaVu, which the figures are lettered in
+    fonts = [Path(matplotlib.get_data_path()) / "fonts" / "ttf"]  # DejaVu, which the figures are lettered in
     timestamp = int(datetime.fromisoformat(created).timestamp())
     try:
         compiler = typst.Compiler(folder / "report.typ", root=folder, font_paths=fonts)
@@ -68,6 +68,8 @@ def _compiled(folder: Path, created: str) -> tuple[bytes, list[Told]]:
         told = json.loads(compiler.query("<told>", field="value"))
     except typst.TypstError as error:
         raise ReportError(f"the report cannot be typeset: {error}") from error
+    if not isinstance(pdf, bytes):  # as its types allow, of other formats
+        raise ReportError("the typesetter gave no PDF: install the versions of constraints.txt")
     return pdf, [Told(**entry) for entry in told]
 
 

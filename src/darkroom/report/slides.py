@@ -343,11 +343,11 @@ class Talk:
         """The surest mistakes as pictures."""
         if "worst_mistakes" not in self.figures or not self.value("insights.mistakes.n"):
             return
-        sure = self.tell("insights.mistakes.sure", "count")
+        sure = self.tell("insights.mistakes.sure", "count") if self.value("insights.mistakes.sure") else None
         bound = self.tell("insights.mistakes.sure_from", "whole percent")
         slide = self.deck.slide(
             f"In {sure} mistakes it is at least {bound} sure: are all these labels right?"
-            if self.value("insights.mistakes.sure")
+            if sure
             else f"In none of its mistakes it is as much as {bound} sure",
             notes="These are the mistakes of which the network is surest, with the true class, the answer and its "
             "confidence. Some may be wrong labels; most show what it has not understood.",
