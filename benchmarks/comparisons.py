@@ -11,13 +11,14 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from darkroom.compare import compare
 from darkroom.comparison.folder import Comparison
 from darkroom.config import OURS
+from darkroom.errors import UsageError
 from darkroom.progress import say
 from measuring import argument_parser, comparison_options, launch, short_name, summarise, workspace, write_results
 
@@ -56,7 +57,10 @@ def measure(data: str, words: Sequence[str], *, seed: int, folder: Path) -> Row:
     say(f"seed {seed}")
     if not place.content.exists():
         compare(data, place.folder, data_config=data_config, config=config, resume=place.begun)
-    return result_of(json.loads(place.content.read_text(encoding="utf-8")))
+    content = json.loads(place.content.read_text(encoding="utf-8"))
+    if content["requested"] != json.loads(json.dumps(asdict(config))) or place.kept()["data"] != data:
+        raise UsageError(f"{place.folder} is a comparison of other data or with other options: give another --keep")
+    return result_of(content)
 
 
 def result_of(content: Mapping[str, Any]) -> Row:
@@ -67,6 +71,7 @@ def result_of(content: Mapping[str, Any]) -> Row:
     row = {
         "seed": content["seed"],
         "cores": content["hardware"]["cores"],
+        "commit": content["commit"],
         "minutes": minutes,
         "seconds": content["seconds"],
         "share_of_budget": content["seconds"] / (60 * minutes),

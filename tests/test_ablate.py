@@ -27,7 +27,7 @@ from darkroom.cli import main
 from darkroom.comparison.folder import Ablation
 from darkroom.config import AblateConfig, DataConfig, TrainConfig
 from darkroom.data.augmentation import NONE
-from darkroom.errors import DataError, RunError, UsageError
+from darkroom.errors import DataError, RunError, TrainingError, UsageError
 from darkroom.evaluation.effects import Effect, effect
 from darkroom.runs import Run
 from darkroom.training.recipes import complete
@@ -144,7 +144,7 @@ def test_a_part_of_the_pictures_takes_as_many_minutes_of_the_same_training() -> 
     ],
 )
 def test_what_the_last_doubling_says_of_more_pictures(low: float, high: float, said: str) -> None:
-    assert more(Effect((low + high) / 2, low, high, deviation=0.01, n=3)) == said
+    assert more(Effect((low + high) / 2, low, high, deviation=0.01, n=3, sure=low > 0 or high < 0)) == said
     assert said in MORE_PICTURES
 
 
@@ -296,6 +296,43 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(
     assert {**again, "seconds": result["seconds"]} == result
 
 
+def test_a_variant_that_diverges_is_left_out_and_told(
+    copied: Ablation, data: str, storage: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied.run("no averaging of weights-seed-1")
+    content = run.read_config()
+    del content["training"]["result"]
+    run.write_config(content)
+
+    def failed(*arguments: object, **options: object) -> None:
+        raise TrainingError("the loss is not finite")
+
+    monkeypatch.setattr(workflow, "train", failed)
+    found = ablate(data, copied.folder, resume=True, data_config=storage, **ARGUMENTS)
+    assert [row["factor"] for row in found["effects"]] == ["label-smoothing"]
+    assert found["left_out"] == ["left out: no averaging of weights, which failed: the loss is not finite"]
+    assert found["left_out"][0] in copied.text.read_text()
+
+
+def test_one_process_at_a_time(copied: Ablation, data: str, storage: DataConfig) -> None:
+    with workflow.held(copied), pytest.raises(RunError, match="another darkroom is at work"):
+        ablate(data, copied.folder, resume=True, data_config=storage, **ARGUMENTS)
+
+
+def test_another_optimiser_does_not_take_over_what_was_given_for_the_first() -> None:
+    base = complete(TrainConfig(learning_rate=0.12), image_size=32, pictures=1000, own_size=32).to_json()
+    variants = variants_of("optimiser", base | base["augmentation"])
+    assert {variant.changes["optimiser"] for variant in variants} == {"sgd", "adamw"} - {base["optimiser"]}
+    for variant in variants:
+        assert (variant.changes["learning_rate"], variant.changes["momentum"]) == (None, None)
+
+
+def test_differences_that_are_all_alike_are_not_called_sure() -> None:
+    """Two seeds that happen to differ by one picture each tell of no spread."""
+    assert not effect([0.5, 0.5], [0.25, 0.25]).sure
+    assert effect([0.9, 0.91, 0.9], [0.8, 0.8, 0.8]).sure
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -329,12 +366,14 @@ def test_overwriting_with_what_cannot_be_trained_costs_nothing(
     before = {path: path.read_bytes() for path in copied.folder.rglob("*") if path.is_file()}
     nothing = {"training": TrainConfig(epochs=2, label_smoothing=0.0), "config": AblateConfig(of=("label-smoothing",))}
     frozen = {"training": TrainConfig(model="resnet18", frozen=True), "config": AblateConfig()}
+    refit = {"training": TrainConfig(epochs=2, refit=True), "config": AblateConfig()}
     views = {"training": TrainConfig(epochs=2, views=2, flip=True), "config": AblateConfig(of=("augmentation",))}
     with pytest.raises(DataError):
         ablate(f"{data}-nowhere", copied.folder, overwrite=True, data_config=storage, **ARGUMENTS)
     for options, words in (
         (nothing, "would change nothing"),
         (frozen, "--frozen trains nothing"),
+        (refit, "--refit trains anew"),
         (views, "--views 2 mirrors pictures"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -347,6 +386,8 @@ def test_overwriting_with_what_cannot_be_trained_costs_nothing(
     [
         (["--seeds", "1"], "--seeds is 1"),
         (["--of", "ema", "ema"], "names ema twice"),
+        (["--of", "colour,ema"], "--of names colour: give some of augmentation, flip,"),
+        (["--of", "ema,label_smoothing,ema"], "names ema twice"),
         (["--of", "width", "--model", "resnet18"], "--of width is for our own network, not for resnet18"),
     ],
 )

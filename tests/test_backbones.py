@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,17 @@ def test_pictures_are_stretched_for_weights_that_saw_them_so(given: str, tmp_pat
     rewrite(squashed, pretrained_cfg=config | {"crop_mode": "border"})
     with pytest.raises(ModelError, match="crop_mode border, and darkroom knows only center and squash"):
         backbones.find(squashed)
+
+
+@pytest.mark.parametrize(
+    "change", [{"input_size": [1, 64, 64]}, {"input_size": [3, 64, 128]}, {"mean": [0.5]}, {"std": [0.5]}]
+)
+def test_weights_for_other_than_square_colour_pictures_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    given = write_backbone(tmp_path / "tiny")
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())["pretrained_cfg"]
+    rewrite(given, pretrained_cfg=config | change)
+    with pytest.raises(ModelError, match="square ones of three colours: take another network"):
+        backbones.find(given)
 
 
 def test_small_pictures_lose_no_edge() -> None:

@@ -217,6 +217,17 @@ def test_checkpoints_fall_due_by_the_clock() -> None:
     assert due == [False, False, True, False, False, True]
 
 
+def test_checkpoints_that_take_long_are_taken_rarely() -> None:
+    time = FakeTime(0.0)
+    clock = Clock(training().state(), Speed(1.0, 4.0), checkpoint_seconds=15.0, now=time)
+    time.now = 15.0
+    assert clock.checkpoint.due()
+    with clock.checkpoint.spent():
+        time.now = 35.0
+    for time.now, due in ((50.0, False), (434.0, False), (436.0, True)):
+        assert clock.checkpoint.due() is due
+
+
 def test_looks_fall_due_by_the_clock() -> None:
     time = FakeTime(50.0)
     clock = Clock(training().state(), Speed(1.0, 4.0), look_seconds=1.0, now=time)

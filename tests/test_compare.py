@@ -5,7 +5,9 @@ Nothing here depends on the clock: speeds are given, and trainings take an epoch
 
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,15 @@ from darkroom.comparison.words import lines, paragraph, table
 from darkroom.config import CompareConfig, DataConfig, TrainConfig
 from darkroom.data import dataset as dataset_module
 from darkroom.data.dataset import DataSet, prepare, suitable_size
-from darkroom.errors import DataError, ModelError, RunError, TrainingError, TrainingStoppedError, UsageError
+from darkroom.errors import (
+    DataError,
+    ExportError,
+    ModelError,
+    RunError,
+    TrainingError,
+    TrainingStoppedError,
+    UsageError,
+)
 from darkroom.figures.comparison import pareto
 from darkroom.runs import Predictions, Run
 from darkroom.training.candidates import candidate
@@ -193,6 +203,13 @@ def test_two_folders_of_one_name_are_refused(data: Path, tmp_path: Path) -> None
         compare(str(data), tmp_path / "out", data_config=DataConfig(), config=CompareConfig(models=twins))
 
 
+def test_two_names_of_one_folder_are_refused(data: Path, tmp_path: Path) -> None:
+    """Their runs would lie in one folder, and the second would be taken for the first."""
+    twins = (write_backbone(tmp_path / "a" / "tiny one"), write_backbone(tmp_path / "b" / "Tiny-one"))
+    with pytest.raises(UsageError, match="has the name of another network"):
+        compare(str(data), tmp_path / "out", data_config=DataConfig(), config=CompareConfig(models=twins))
+
+
 def test_a_folder_may_not_be_called_as_our_network_is(data: Path, tmp_path: Path) -> None:
     given = write_backbone(tmp_path / "cnn")
     with pytest.raises(UsageError, match="is called 'cnn', as our own network is: give the folder another name"):
@@ -323,8 +340,9 @@ def test_an_interrupted_candidate_goes_on_from_its_checkpoint(
     assert row["train_joules"] is None, "nobody has counted those before the interruption"
 
 
+@pytest.mark.parametrize("kind", [TrainingError, RuntimeError, MemoryError])
 def test_a_candidate_that_fails_is_left_out_and_told(
-    copied: Comparison, data: Path, storage: DataConfig, monkeypatch: pytest.MonkeyPatch
+    copied: Comparison, data: Path, storage: DataConfig, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     rows = rows_of(copied)
     best = json.loads(copied.content.read_text())["choice"]["best"]
@@ -333,13 +351,52 @@ def test_a_candidate_that_fails_is_left_out_and_told(
     copied.keep({name: value for name, value in copied.kept().items() if name != "chosen"})
 
     def failed(*arguments: object, **options: object) -> None:
-        raise TrainingError("the loss is not finite")
+        raise kind("the loss is\nnot finite")
 
     monkeypatch.setattr(workflow, "train", failed)
     content = compare(str(data), copied.folder, data_config=storage, config=CompareConfig(), resume=True)
     assert [row["name"] for row in content["candidates"]] == [row["name"] for row in rows if row["name"] != failing]
     assert content["left_out"][-1] == f"left out: {failing}, which failed: the loss is not finite"
     assert content["left_out"][-1] in copied.text.read_text()
+
+
+def test_a_bundle_that_cannot_tell_of_test_stops_nothing(
+    copied: Comparison, data: Path, storage: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = json.loads(copied.content.read_text())["choice"]["chosen"]
+    silent = SimpleNamespace(metrics={})
+    monkeypatch.setattr("darkroom.compare.BundleInfo", SimpleNamespace(read=lambda path: silent))
+
+    def failed(*arguments: object, **options: object) -> None:
+        raise ExportError("they differ")
+
+    monkeypatch.setattr(workflow, "export", failed)
+    content = compare(str(data), copied.folder, data_config=storage, config=CompareConfig(), resume=True)
+    assert f"the bundle of {chosen} does not tell of test: they differ" in content["left_out"]
+
+
+def test_one_process_at_a_time(copied: Comparison, data: Path, storage: DataConfig) -> None:
+    with workflow.held(copied), pytest.raises(RunError, match="another darkroom is at work"):
+        compare(str(data), copied.folder, data_config=storage, config=CompareConfig(), resume=True)
+    assert not copied.lock.exists()
+
+
+def test_the_time_of_an_interrupted_training_is_not_forgotten(
+    copied: Comparison, data: Path, storage: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, ahead = copied.kept()["seconds"], [0.0]
+    clock = time.perf_counter
+
+    def stopped(*arguments: object, **options: object) -> None:
+        ahead[0] = 1000.0
+        raise TrainingStoppedError("stopped")
+
+    unfinished(copied.run("cnn"))
+    monkeypatch.setattr(workflow, "train", stopped)
+    monkeypatch.setattr("darkroom.compare.time.perf_counter", lambda: clock() + ahead[0])
+    with pytest.raises(TrainingStoppedError):
+        compare(str(data), copied.folder, data_config=storage, config=CompareConfig(), resume=True)
+    assert copied.kept()["seconds"] >= before + 1000
 
 
 def test_a_stop_is_no_failure(

@@ -19,10 +19,17 @@ from darkroom.evaluation import evaluate as module
 from darkroom.evaluation.evaluate import evaluate
 from darkroom.models.stored import load_network, save_network
 from darkroom.runs import Run
+from darkroom.training.machine import use_threads
 from finished import CLASSES, Finished
 
 SPLITS = ("validation", "test")
 ENTRIES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_f1", "top_k", "log_loss", "ece")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    """As many as the finished run was granted: other tests change their number, and the last digits of sums with it."""
+    use_threads(1)
 
 
 @pytest.fixture

@@ -128,6 +128,18 @@ def test_a_backbone_looks_at_the_square(name: str, steps: int, rate: float) -> N
     check(learn(backbone(name), steps=steps, rate=rate))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "steps", "rate"),
+    [
+        ("vgg11_bn", 60, 3e-4),
+        ("mobilenetv3_small_100", 150, 2e-3),
+    ],  # Inception's maps are 2 × 2 at this side: too coarse
+)
+def test_a_network_of_full_size_looks_at_the_square(name: str, steps: int, rate: float) -> None:
+    check(learn(backbone(name), steps=steps, rate=rate))
+
+
 def test_views_and_their_network_are_explained_alike() -> None:
     network = opposed(ours())
     plain, averaged = for_both(network), for_both(with_views(network, 2))

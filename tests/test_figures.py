@@ -128,7 +128,13 @@ def draw_accuracy_latency(path, count):
 
 def draw_effects(path, count):
     rows = [
-        {"what": f"without {name}", "mean": place / 100 - 0.02, "low": place / 100 - 0.04, "high": place / 100}
+        {
+            "what": f"without {name}",
+            "mean": place / 100 - 0.02,
+            "low": place / 100 - 0.04,
+            "high": place / 100,
+            "sure": place != 2,
+        }
         for place, name in enumerate(class_names(min(count, 20)))
     ]
     return comparison.effects(path, rows=rows, baseline=[0.91, 0.92, 0.93])

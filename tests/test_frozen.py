@@ -65,6 +65,21 @@ def clouds(number: int, *, classes: int = 3, seed: int = 0) -> tuple[np.ndarray,
     return features[:, None].astype(np.float32), labels
 
 
+def test_classes_weigh_alike_where_that_is_asked_for() -> None:
+    """Two classes that overlap, one with nine times as many pictures."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [270, 30])
+    features = (generator.normal(size=(300, 1, 4)) + labels[:, None, None]).astype(np.float32)
+    judged = (generator.normal(size=(200, 4)) + np.repeat([0, 1], 100)[:, None]).astype(np.float32)
+    wanted = np.repeat([0, 1], 100)
+
+    def recall(*, balanced: bool) -> float:
+        probe = fit_probe(features, labels, judged, wanted, classes=2, balanced=balanced)
+        return float(((judged @ probe.weight.T + probe.bias).argmax(1) == wanted)[100:].mean())
+
+    assert recall(balanced=True) > recall(balanced=False) + 0.2
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_probe_learns_what_is_linear(classes: int) -> None:
     (features, labels), (judged, wanted) = clouds(300, classes=classes), clouds(200, classes=classes, seed=1)

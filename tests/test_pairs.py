@@ -61,6 +61,13 @@ def test_the_interval_agrees_with_resampling_pictures_one_by_one() -> None:
     assert difference_interval(left, right) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.011)
 
 
+def test_few_pictures_without_a_difference_do_not_make_equals() -> None:
+    """Of 20 pictures alike, 17 points may still be between the two; of 2,500, not one."""
+    few, many = np.ones(20, bool), np.ones(2500, bool)
+    assert difference_interval(few, few)[0] < -0.04
+    assert difference_interval(many, many)[0] > -0.005
+
+
 def test_each_is_held_against_the_best_and_the_best_against_nobody() -> None:
     best, worse = rows(80, 15, 2, 3)
     same = best.copy()

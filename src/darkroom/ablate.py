@@ -7,12 +7,12 @@ and so as many steps.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from darkroom import files, workflow
 from darkroom.comparison.folder import Ablation, begun_with, plain, require_same_data, require_same_pictures
 from darkroom.config import OURS, AblateConfig, DataConfig, Factor, TrainConfig
-from darkroom.errors import UsageError
+from darkroom.errors import RunError, TrainingError, TrainingStoppedError, UsageError
 from darkroom.progress import say
 from darkroom.provenance import provenance
 from darkroom.runs import Run, rebuilt
@@ -59,6 +59,10 @@ OF_DATA = frozenset({"train_fraction"})
 """What a variant may change of the data; all else is of the training."""
 
 
+OF_OPTIMISER = dict.fromkeys(("learning_rate", "weight_decay", "momentum"))
+"""What each optimiser has values of its own for."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """Settings that differ from the baseline in one thing."""
@@ -70,12 +74,13 @@ class Variant:
 
 def factors_of(config: AblateConfig, model: str) -> tuple[Factor, ...]:
     """What is varied; raises `UsageError` where a network that is not ours has nothing of the kind."""
+    given = cast("tuple[Factor, ...]", config.of)  # which checks them
     if model == OURS:
-        return config.of or FACTORS
-    for factor in config.of:
+        return given or FACTORS
+    for factor in given:
         if factor in OF_OURS:
             raise UsageError(f"--of {factor} is for our own network, not for {model}: leave one of them out")
-    return config.of or tuple(factor for factor in FACTORS if factor not in OF_OURS)
+    return given or tuple(factor for factor in FACTORS if factor not in OF_OURS)
 
 
 def variants_of(factor: Factor, base: Mapping[str, Any], *, model: str = OURS) -> list[Variant]:
@@ -86,7 +91,11 @@ def variants_of(factor: Factor, base: Mapping[str, Any], *, model: str = OURS) -
     changes: dict[Factor, list[tuple[str, dict[str, Any]]]] = {
         "augmentation": [(f"no augmentation{filters if base['flip'] else ''}", PLAIN)],
         "flip": [(f"{'no mirroring' if base['flip'] else 'mirroring'}{filters}", {"flip": not base["flip"]})],
-        "optimiser": [(f"{other} instead of {optimiser}", {"optimiser": other}) for other in ("sgd", "adamw")],
+        "optimiser": [
+            (f"{other} instead of {optimiser}", {"optimiser": other, **OF_OPTIMISER})
+            for other in ("sgd", "adamw")
+            if other != optimiser
+        ],
         "schedule": [(f"{other} instead of {schedule}", {"schedule": other}) for other in ("linear", "cosine")],
         "label-smoothing": [("no label smoothing", {"label_smoothing": 0.0})],
         "ema": [("no averaging of weights", {"ema_decay": 0.0})],
@@ -206,38 +215,53 @@ def ablate(
 ) -> dict[str, Any]:
     """Train the baseline and each variant once a seed, and measure all on validation; the content of ablation.json.
 
-    The test split stays closed. Raises what `workflow.train` does, and:
+    The test split stays closed. A variant that diverges is left out. Raises what `workflow.train` does, and:
 
     Raises:
-        RunError: the folder holds an ablation already, or one of other pictures is to be resumed.
+        RunError: the folder holds an ablation already, or one of other pictures is to be resumed; or all have failed.
         UsageError: there is nothing to vary, or an ablation is to be resumed with other options than before.
     """
-    from darkroom.evaluation.effects import effect
-    from darkroom.figures.comparison import effects
-
     launch.refuse_several("ablate")
     place = Ablation(folder)
     workflow.claim(place, resume=resume, overwrite=overwrite)
-    if resume and place.begun:
-        series = _resumed(data, place, data_config, training, config)
-    else:
-        if resume:
-            say(f"{folder} holds nothing to resume: starting anew")
-        series = _begun(data, place, data_config, training, config, overwrite=overwrite)
-    base = series.accuracies(BASELINE, {})
-    rows = []
+    with workflow.held(place):
+        if resume and place.begun:
+            series = _resumed(data, place, data_config, training, config)
+        else:
+            if resume:
+                say(f"{folder} holds nothing to resume: starting anew")
+            series = _begun(data, place, data_config, training, config, overwrite=overwrite)
+        return _carried_out(series)
+
+
+def _carried_out(series: Series) -> dict[str, Any]:
+    from darkroom.evaluation.effects import effect
+    from darkroom.figures.comparison import effects
+
+    place, base = series.place, series.accuracies(BASELINE, {})
+    rows, left_out = [], []
     for variant in series.variants:
-        values = series.accuracies(variant.what, variant.changes)
-        rows.append({**asdict(variant), "accuracies": values, **asdict(effect(values, base))})
+        try:
+            values = series.accuracies(variant.what, variant.changes)
+        except TrainingStoppedError:
+            raise
+        except (TrainingError, MemoryError, RuntimeError) as error:  # such as one that diverges
+            left_out.append(f"left out: {variant.what}, which failed: {' '.join(str(error).split())}")
+            say(left_out[-1])
+        else:
+            rows.append({**asdict(variant), "accuracies": values, **asdict(effect(values, base))})
+    if not rows:
+        raise RunError("; ".join(left_out))
     content = {
         **provenance(),
-        "data": data,
+        "data": series.data,
         "budget": {"minutes": series.training.minutes, "epochs": series.training.epochs},
         "seeds": series.seeds,
         "baseline": base,
         "settings": series.settings,
         "effects": rows,
         "doubling": last_doubling(series, {BASELINE: base, **{row["what"]: row["accuracies"] for row in rows}}),
+        "left_out": left_out,
     }
     files.write_text(place.text, "\n".join(lines(content)) + "\n")
     effects(place.figure, rows=rows, baseline=base)
@@ -279,6 +303,8 @@ def _begun(
 
     if training.frozen:
         raise UsageError("--frozen trains nothing that could be varied: leave it out")
+    if training.refit:
+        raise UsageError("--refit trains anew after what is measured here: leave it out")
     factors_of(config, training.model)
     if training.minutes is None and training.epochs is None:
         training = replace(training, minutes=DEFAULT_MINUTES)
@@ -344,7 +370,7 @@ def lines(content: Mapping[str, Any]) -> Iterator[str]:
     yield f"baseline: {_percent(sum(base) / len(base))} on validation, {len(base)} trainings of {each} each"
     width = max(len(row["what"]) for row in rows)
     for row in sorted(rows, key=lambda row: row["mean"]):
-        sure = "" if row["low"] <= 0 <= row["high"] else "  *"
+        sure = "  *" if row["sure"] else ""
         interval = f"({_signed(row['low'])} to {_signed(row['high'])})"
         yield f"{row['what']:<{width}}  {_signed(row['mean'])} points {interval}{sure}"
     if doubling := content["doubling"]:
@@ -353,6 +379,7 @@ def lines(content: Mapping[str, Any]) -> Iterator[str]:
             f"from {doubling['from']:,} training pictures to {doubling['to']:,}: {_signed(doubling['mean'])} points "
             f"{interval}; {MORE_PICTURES[doubling['more']]}"
         )
+    yield from content["left_out"]
     yield "95 % intervals over seeds (paired t); * where they leave out 0. Nothing is corrected for their number."
 
 

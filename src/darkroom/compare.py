@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from darkroom.bundle import INFO_FILE, BundleInfo
 from darkroom.comparison.folder import (
     Comparison,
     begun_with,
+    folder_name,
     plain,
     require_same_data,
     require_same_pictures,
 )
 from darkroom.config import OURS, CompareConfig, DataConfig, TrainConfig
-from darkroom.errors import DarkroomError, RunError, TrainingStoppedError, UsageError
+from darkroom.errors import DarkroomError, ExportError, RunError, TrainingStoppedError, UsageError
 from darkroom.progress import say
 from darkroom.provenance import provenance
 from darkroom.runs import Run, rebuilt
@@ -157,8 +159,8 @@ class Contest:
             self.entries.append(Entry(stage.name, stage.what, run, serving))
         except TrainingStoppedError:
             raise
-        except DarkroomError as error:
-            self.failures.append(f"left out: {run.folder.name}, which failed: {error}")
+        except (DarkroomError, MemoryError, RuntimeError) as error:  # the last: of PyTorch, where memory is short
+            self.failures.append(f"left out: {run.folder.name}, which failed: {' '.join(str(error).split())}")
             say(self.failures[-1])
 
     def _train(self, stage: "Stage", run: Run, options: Mapping[str, Any]) -> None:
@@ -227,18 +229,27 @@ def compare(
     launch.refuse_several("compare")
     place = Comparison(folder)
     workflow.claim(place, resume=resume, overwrite=overwrite)
-    if resume and place.begun:
-        contest = _resumed(data, place, data_config, config)
-    else:
-        if resume:
-            say(f"{folder} holds nothing to resume: starting anew")
-        contest = _begun(data, place, data_config, config, overwrite=overwrite)
+    with workflow.held(place):
+        if resume and place.begun:
+            contest = _resumed(data, place, data_config, config)
+        else:
+            if resume:
+                say(f"{folder} holds nothing to resume: starting anew")
+            contest = _begun(data, place, data_config, config, overwrite=overwrite)
+        try:
+            return _carried_out(contest)
+        finally:
+            with suppress(OSError):
+                contest.keep()  # the seconds that it has taken, if it is interrupted
+
+
+def _carried_out(contest: Contest) -> dict[str, Any]:
     left_out = _train_all(contest)
     if not contest.entries:
-        raise RunError(f"no candidate could be compared: {'; '.join(left_out)}")
+        raise RunError(f"no candidate could be compared: {'; '.join([*left_out, *contest.failures])}")
     verdicts = _choose(contest)
     _open_test(contest, verdicts)
-    return _write(contest, verdicts, left_out)
+    return _write(contest, verdicts, [*left_out, *contest.failures])
 
 
 def _begun(data: str, place: Comparison, data_config: DataConfig, config: CompareConfig, *, overwrite: bool) -> Contest:
@@ -285,32 +296,40 @@ def granted(seconds: float) -> dict[str, Any]:
 def _train_all(contest: Contest) -> list[str]:
     """Backbones as they are; then our network, and the best backbones as a whole, in equal shares of what is left.
 
-    Returns sentences on what was left out.
+    Returns sentences on what was left out for want of time.
     """
     from darkroom.comparison import plan
+    from darkroom.data.dataset import suitable_size
+    from darkroom.training.recipes import may_mirror
 
     speeds, splits, ours = contest.speeds, contest.splits, OURS in contest.entrants
+    mirrors = may_mirror(suitable_size(contest.manifest))
+    part = plan.FROZEN_PART if ours or contest.config.finetune else plan.FROZEN_ALONE
+    # The test split is opened for the chosen network and for ours, whichever they will be.
+    opening = ours * plan.opening_seconds(0.0, splits)
+    fastest = min((speed.answer for speed in speeds.values()), default=0.0)
+    at_least = opening + plan.opening_seconds(fastest, splits)
     first = contest.planned(
-        "frozen", lambda: plan.plan_frozen(list(speeds.values()), splits, seconds=contest.seconds_left)
+        "frozen",
+        lambda: plan.plan_frozen(
+            list(speeds.values()), splits, seconds=contest.seconds_left - at_least, part=part, mirrors=mirrors
+        ),
     )
     for stage in first.stages:
         contest.enter(stage, frozen=True, flip=None if first.mirrored else False)
     ranked = sorted(contest.entries, key=lambda entry: entry.rank, reverse=True)
     tuned = [speeds[entry.network] for entry in ranked[: contest.config.finetune]]
-    # The test split is opened for the chosen network and for ours, whichever they will be.
-    slowest = max((speed.answer for speed in speeds.values()), default=0.0)
-    held_back = (1 + ours) * plan.opening_seconds(slowest, splits)
+    slowest = max((speeds[entry.network].answer for entry in contest.entries), default=0.0)
+    held_back = opening + plan.opening_seconds(slowest, splits)
     second = contest.planned(
         "trainings",
-        lambda: plan.plan_trainings(
-            tuned, splits, ours=ours, mirrored=first.mirrored, seconds=contest.seconds_left - held_back
-        ),
+        lambda: plan.plan_trainings(tuned, splits, ours=ours, seconds=contest.seconds_left - held_back),
     )
     for number, stage in enumerate(second.stages):
         share = (contest.seconds_left - held_back) / (len(second.stages) - number)
         answer = speeds[stage.name].answer if stage.name in speeds else 0.0
         contest.enter(stage, **granted(plan.training_seconds(share, answer, splits)))
-    return [*first.left_out, *second.left_out, *contest.failures]
+    return [*first.left_out, *second.left_out]
 
 
 def _speeds(contest: Contest) -> "Iterator[tuple[str, Speed]]":
@@ -383,8 +402,17 @@ def _open_test(contest: Contest, verdicts: "Sequence[Verdict]") -> None:
             if "test" not in entry.run.read_metrics():
                 workflow.evaluate(entry.run, split="test", data_config=contest.data_config, dataset=dataset)
             if "test" not in BundleInfo.read(entry.run.bundle / INFO_FILE).metrics:  # which is to tell of it
-                workflow.export(entry.run, data_config=contest.data_config, dataset=dataset)
+                _tell_of_test(contest, entry, dataset)
     contest.keep()
+
+
+def _tell_of_test(contest: Contest, entry: Entry, dataset: "DataSet") -> None:
+    """Export once more, with what test has said; where that fails, the bundle stays that tells of validation."""
+    try:
+        workflow.export(entry.run, data_config=contest.data_config, dataset=dataset)
+    except ExportError as error:
+        contest.failures.append(f"the bundle of {entry.title} does not tell of test: {error}")
+        say(contest.failures[-1])
 
 
 def _write(contest: Contest, verdicts: "Sequence[Verdict]", left_out: Sequence[str]) -> dict[str, Any]:
@@ -419,7 +447,7 @@ def _entrants(config: CompareConfig) -> dict[str, "Candidate"]:
     entrants: dict[str, Candidate] = {}
     for given in config.models or _default_models():
         entrant = candidate(given, random_weights=config.random_weights and given != OURS)
-        if entrant.kind in entrants:
+        if folder_name(entrant.kind).lower() in {folder_name(kind).lower() for kind in entrants}:
             raise UsageError(f"--models {given} has the name of another network, {entrant.kind}: rename the folder")
         if isinstance(entrant, Pretrained) and not config.random_weights:
             from darkroom.models.backbones import require_weights

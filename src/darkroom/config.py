@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import platformdirs
 
@@ -267,14 +267,20 @@ class CompareConfig:
 class AblateConfig:
     """What is varied, one thing at a time, and how often."""
 
-    of: tuple[Factor, ...] = ()
-    """What is taken away or exchanged, each in trainings of its own; if not given, all but flip, convolutions, dropout
-    and pictures (half and a quarter of those to train on), and width of our own network only."""
+    of: tuple[str, ...] = ()
+    """What is taken away or exchanged, each in trainings of its own: augmentation, flip, optimiser, schedule,
+    label-smoothing, ema, width, convolutions, dropout, pictures (half and a quarter of those to train on), with spaces
+    or commas between; if not given, all but flip, convolutions, dropout and pictures, and width of our own network
+    only."""
     seeds: int = 3
     """Trainings of each kind, with seeds from --seed on; the same seed has the same split."""
 
     def __post_init__(self) -> None:
         check(2 <= self.seeds <= 100, f"--seeds is {self.seeds}: give 2 to 100, since one training tells of no spread")
+        names = [name.replace("_", "-") for given in self.of for name in given.split(",") if name]
+        unknown = [name for name in names if name not in get_args(Factor)]
+        check(not unknown, f"--of names {', '.join(unknown)}: give some of {', '.join(get_args(Factor))}")
+        object.__setattr__(self, "of", tuple(names))
         twice = sorted({name for name in self.of if self.of.count(name) > 1})
         check(not twice, f"--of names {', '.join(twice)} twice: name each once")
 

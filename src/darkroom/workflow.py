@@ -100,7 +100,7 @@ def train(
     leads = launch.place().leads
     if leads:
         claim(run, resume=resume, overwrite=overwrite)
-    with _held(run) if leads else nullcontext():
+    with held(run) if leads else nullcontext():
         _train(data, run, data_config, config, resume=resume, overwrite=overwrite, dataset=dataset)
     return run
 
@@ -206,7 +206,7 @@ def evaluate(
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
     _use_threads(run)
-    with _held(run):
+    with held(run):
         return evaluate_split(run, dataset, split=split)
 
 
@@ -236,7 +236,7 @@ def export(
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
     _use_threads(run)
-    with _held(run):
+    with held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
         if config.int8:
@@ -421,20 +421,20 @@ def free_folder(data: str, ending: str = "") -> Path:
 
 
 @contextmanager
-def _held(run: Run) -> Iterator[None]:
-    """Keep other processes from changing the run; raises `RunError` while one of them does."""
+def held(place: Run | Study) -> Iterator[None]:
+    """Keep other processes from changing a run or a study; raises `RunError` while one of them does."""
     from darkroom.data.storage import locked
 
-    made = [folder for folder in (run.folder, *run.folder.parents) if not folder.exists()]
+    made = [folder for folder in (place.folder, *place.folder.parents) if not folder.exists()]
     try:
-        with locked(run.lock, wait=False):
+        with locked(place.lock, wait=False):
             try:
                 yield
             finally:
                 with suppress(OSError):  # some systems do not delete what is open
-                    run.lock.unlink()
+                    place.lock.unlink()
     except BlockingIOError as error:
-        raise RunError(f"another darkroom is at work on {run.folder}: wait for it, or give another --out") from error
+        raise RunError(f"another darkroom is at work on {place.folder}: wait for it, or give another --out") from error
     finally:
         with suppress(OSError):  # what failed before it began leaves no trace; a folder that holds anything stays
             for folder in made:

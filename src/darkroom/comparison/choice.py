@@ -35,7 +35,7 @@ RULES: dict[Preference, str] = {
 
 CLOSE = (
     f"close: not distinguishable from it (McNemar's exact test, Holm's correction), and within {100 * MARGIN:g} points "
-    "with 95 % confidence for all of them together (paired bootstrap, Bonferroni's correction)"
+    "with 95 % confidence for all of them together (smoothed paired bootstrap, Bonferroni's correction)"
 )
 
 

@@ -18,6 +18,11 @@ STORAGE = frozenset({"cache", "archive", "strict"})
 """Options that a study may be resumed with another value of: they do not change what is trained."""
 
 
+def folder_name(name: str) -> str:
+    """What the folder of a run of that name is called."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
 class Study:
     """A folder with runs that belong together, and what was found of them."""
 
@@ -33,10 +38,11 @@ class Study:
         self.text = folder / f"{self.kind}.txt"
         self.figure = folder / "figures" / figure
         self.runs = folder / "runs"
+        self.lock = folder / ".lock"
 
     def run(self, name: str) -> Run:
         """The run of that name."""
-        return Run(self.runs / "".join(c if c.isalnum() or c in "-_." else "-" for c in name))
+        return Run(self.runs / folder_name(name))
 
     def holds(self) -> bool:
         """Whether the folder holds anything that one like it would replace."""
@@ -49,7 +55,8 @@ class Study:
 
     def clear(self) -> None:
         """Delete what belongs to it, and nothing else that may lie in the folder."""
-        shutil.rmtree(self.runs, ignore_errors=True)
+        if self.runs.exists():  # and an error tells of it: a run that stays would be taken for one of the next
+            shutil.rmtree(self.runs)
         drawn = (self.figure.with_suffix(suffix) for suffix in (".svg", ".png"))
         for path in (*drawn, self.text, self.content, self.state):  # what makes it one goes last
             path.unlink(missing_ok=True)

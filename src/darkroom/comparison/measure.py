@@ -16,13 +16,14 @@ from darkroom.bundle import MODEL_FILE
 from darkroom.comparison.plan import Speed
 from darkroom.data.dataset import DataSet
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+from darkroom.models.inference import best_device
 from darkroom.training.fit import forward_backward
 from darkroom.training.machine import Arithmetic, arrange, choose_arithmetic, choose_threads, timed, use_threads
 from darkroom.training.recipes import Settings
 from darkroom.training.train import make_batches, optimiser_of
 
 PICTURES = 8
-"""With which the speed of a network is measured: few, since one step of a large network takes seconds."""
+"""With which the speed of a network is measured on a processor: few, since a step of a large one takes seconds."""
 
 SECONDS = 0.5
 """How long each speed is measured."""
@@ -41,7 +42,9 @@ def speed_of(name: str, network: nn.Module, dataset: DataSet, settings: Settings
     The network is trained a little by it, and of no more use.
     """
     use_threads(None)
-    batches = make_batches(dataset, replace(settings, batch_size=PICTURES), seed=0)
+    # On an accelerator a few pictures would measure how fast kernels are launched.
+    size = PICTURES if best_device().type == "cpu" else settings.batch_size
+    batches = make_batches(dataset, replace(settings, batch_size=size), seed=0)
     endless = (batch for _ in iter(int, 1) for batch in batches.epoch(0))
     pictures, targets = next(endless)
     arithmetic = choose_arithmetic(network, (pictures, targets), precision="auto", memory_format="auto")

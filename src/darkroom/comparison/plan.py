@@ -10,8 +10,20 @@ from darkroom.config import MemoryFormat, Precision
 FROZEN_PART = 0.5
 """Most of the budget that goes into features of networks as they are; the rest trains."""
 
-SETTLE_SECONDS = 10.0
-"""Of loading a network before its features are computed, and of fitting its last layer to them."""
+FROZEN_ALONE = 0.8
+"""The same where nothing is trained afterwards; the rest opens the test split."""
+
+MIRRORED_PART = 0.5
+"""Of that, most that may go into all features where those of mirror images are among them: they gain little."""
+
+SETTLE_SECONDS = 8.0
+"""Of loading a network before its features are computed."""
+
+FIT_SECONDS = 7.5e-4
+"""Of fitting a last layer, for each row of features (measured with 1,280 features and ten classes)."""
+
+TRIED, TRIED_ROWS = 5, 5_000
+"""Penalties that are tried before, and the most rows for that."""
 
 OVERHEAD_SECONDS = 25.0
 """Of evaluating, exporting and timing one candidate, besides answering pictures."""
@@ -71,10 +83,10 @@ class Plan:
     """What is done in which order, and what is not."""
 
     stages: tuple[Stage, ...]
-    mirrored: bool
-    """Whether the features of mirror images are computed too."""
     left_out: tuple[str, ...]
     """Sentences for people."""
+    mirrored: bool = False
+    """Whether the frozen stage computes features of mirror images, too."""
     overrun: float = 0.0
     """Seconds that the stages are expected to take beyond those that there are."""
 
@@ -108,20 +120,30 @@ def frozen_seconds(speed: Speed, splits: Splits, *, mirrored: bool) -> float:
     """Of computing features, evaluating and exporting a network as it is."""
     views = 2 if mirrored else 1
     features = speed.forward * (views * splits.train + splits.validation)
-    return SETTLE_SECONDS + features + measuring_seconds(speed.answer, splits.validation)
+    fitting = fitting_seconds(views * splits.train)
+    return SETTLE_SECONDS + features + fitting + measuring_seconds(speed.answer, splits.validation)
 
 
-def plan_frozen(speeds: Sequence[Speed], splits: Splits, *, seconds: float) -> Plan:
+def fitting_seconds(rows: int) -> float:
+    """Of a linear classifier on so many rows of features."""
+    return FIT_SECONDS * (rows + TRIED * min(rows, TRIED_ROWS))
+
+
+def plan_frozen(
+    speeds: Sequence[Speed], splits: Splits, *, seconds: float, part: float = FROZEN_PART, mirrors: bool = True
+) -> Plan:
     """Features of as many backbones as fit into their part of `seconds`, the cheapest first.
 
-    Those of mirror images are computed too if there is time for all.
+    If a mirror image is of the same class, as `mirrors` tells, its features are computed too if there is time for all.
     """
     ordered = sorted(speeds, key=lambda speed: frozen_seconds(speed, splits, mirrored=True))
-    budget = FROZEN_PART * seconds
+    budget = part * seconds
     stages: list[Stage] = []
     left_out: list[str] = []
-    mirrored = sum(frozen_seconds(speed, splits, mirrored=True) for speed in ordered) <= budget
-    if speeds and not mirrored:
+    mirrored = (
+        mirrors and sum(frozen_seconds(speed, splits, mirrored=True) for speed in ordered) <= MIRRORED_PART * budget
+    )
+    if speeds and mirrors and not mirrored:
         left_out.append("left out: features of mirror images, for want of time")
     for speed in ordered:
         cost = frozen_seconds(speed, splits, mirrored=mirrored)
@@ -132,20 +154,19 @@ def plan_frozen(speeds: Sequence[Speed], splits: Splits, *, seconds: float) -> P
             left_out.append(
                 f"left out: {speed.name}, whose features alone would take {_clock(cost)}: give more --minutes"
             )
-    return Plan(tuple(stages), mirrored, tuple(left_out), _overrun(stages, seconds))
+    return Plan(tuple(stages), tuple(left_out), mirrored, _overrun(stages, seconds))
 
 
-def plan_trainings(tuned: Sequence[Speed], splits: Splits, *, ours: bool, mirrored: bool, seconds: float) -> Plan:
+def plan_trainings(tuned: Sequence[Speed], splits: Splits, *, ours: bool, seconds: float) -> Plan:
     """Equal shares of `seconds` for our network, if it takes part, and for fine-tuning each of `tuned`.
 
-    Each share bears its own evaluation and export, and the features of mirror images where these are not `mirrored`
-    yet; the answers to the test split are held back from the whole.
+    Each share bears its own evaluation and export; the answers to the test split are held back from the whole.
     """
     left_out: list[str] = []
     tuned = list(tuned)
     while True:
         share = seconds / max(1, len(tuned) + ours)
-        epochs = {speed.name: _epochs(share, speed, splits, mirrored=mirrored) for speed in tuned}
+        epochs = {speed.name: _epochs(share, speed, splits) for speed in tuned}
         short = [speed for speed in tuned if epochs[speed.name] < LEAST_EPOCHS]
         if not short:
             break
@@ -154,7 +175,7 @@ def plan_trainings(tuned: Sequence[Speed], splits: Splits, *, ours: bool, mirror
     share = max(share, LEAST_SECONDS + OVERHEAD_SECONDS)
     stages = [Stage("cnn", "from scratch", share)] if ours else []
     stages += [Stage(speed.name, "fine-tuned", share, epochs[speed.name]) for speed in tuned]
-    return Plan(tuple(stages), mirrored, tuple(left_out), _overrun(stages, seconds))
+    return Plan(tuple(stages), tuple(left_out), overrun=_overrun(stages, seconds))
 
 
 def training_seconds(share: float, answer: float, splits: Splits) -> float:
@@ -167,10 +188,10 @@ def opening_seconds(answer: float, splits: Splits) -> float:
     return measuring_seconds(answer, splits.validation + splits.test)
 
 
-def _epochs(share: float, speed: Speed, splits: Splits, *, mirrored: bool) -> float:
+def _epochs(share: float, speed: Speed, splits: Splits) -> float:
     epoch = speed.step * splits.train + speed.forward * splits.validation
-    features = 0.0 if mirrored else speed.forward * splits.train
-    return max(0.0, training_seconds(share, speed.answer, splits) - features) / epoch
+    ahead = fitting_seconds(2 * splits.train)  # of the last layer that it begins with
+    return max(0.0, training_seconds(share, speed.answer, splits) - ahead) / epoch
 
 
 def _overrun(stages: Sequence[Stage], seconds: float) -> float:

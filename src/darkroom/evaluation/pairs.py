@@ -96,11 +96,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def difference_interval(left: Right, right: Right, *, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
     """Interval of the accuracy of `left` minus that of `right`, wrong in `level` of cases: percentiles over resamples.
 
-    A picture counts 1, 0 or -1, so that resampling N of them is a draw of three numbers, which sum to N.
+    A picture counts 1, 0 or -1, so that resampling N of them is a draw of three numbers, which sum to N. Their shares
+    are smoothed by half a picture in each of the four cells of right and wrong (Agresti and Min 2005): else two
+    networks that never differ would be equal for certain, however few the pictures.
     """
     count = len(left)
     only_left, only_right = int((left & ~right).sum()), int((right & ~left).sum())
-    shares = np.array([only_left, only_right, count - only_left - only_right]) / count
-    drawn = np.random.default_rng(seed).multinomial(count, shares, size=RESAMPLES)
+    cells = np.array([only_left + 0.5, only_right + 0.5, count - only_left - only_right + 1])
+    drawn = np.random.default_rng(seed).multinomial(count, cells / cells.sum(), size=RESAMPLES)
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / count, (level / 2, 1 - level / 2))
     return float(low), float(high)

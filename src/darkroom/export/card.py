@@ -30,6 +30,8 @@ WITHOUT_EFFECT = {"cache", "tensorboard"}
 HEADLINES = {"accuracy": "accuracy", "macro_f1": "f1"}
 """Metrics of bundle.json by the names that the Hub has for them."""
 
+FROZEN = "a new last layer on features of the network as it is"
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -137,11 +139,12 @@ def _training(config: Content) -> Paragraphs:
     result, settings = training["result"], training["settings"]
     arithmetic = ", ".join(_words(name) for name, used in training["arithmetic"].items() if used is True) or "fp32"
     yield "## Training"
+    what = f"{result['epochs']} epochs ({result['steps']:,} steps)" if result["epochs"] else FROZEN
     yield (
-        f"Recipe `{settings['recipe']}`, seed {config['seed']}: {result['epochs']} epochs ({result['steps']:,} steps) "
+        f"Recipe `{settings['recipe']}`, seed {config['seed']}: {what} "
         f"in {result['seconds'] / 60:.1f} minutes on {machine['cores']} cores of {_text(machine['processor'])} "
         f"({training['device']}, {training['threads']} threads, {arithmetic}), {config['created'][:10]}. "
-        + (_refit(training) or f"The weights are those of epoch {result['best_epoch']}.")
+        + (_refit(training) or _chosen(result))
     )
     yield (
         f"Network `{network['kind']}`{_before(network)}: {network['parameters']:,} parameters, "
@@ -152,8 +155,16 @@ def _training(config: Content) -> Paragraphs:
             else f"view; each answer averages {network['views']} views of a picture."
         )
     )
-    rows = dict([*_settings(network["architecture"]), *_settings(settings)])
+    rows = dict([*_settings(network["architecture"]), *(_settings(settings) if result["epochs"] else ())])
     yield _table(("setting", "value"), rows.items())
+
+
+def _chosen(result: Content) -> str:
+    if not result["epochs"]:
+        return "No other layer was changed."
+    if not result["best_epoch"]:
+        return "No epoch of fine-tuning was better than a new last layer alone, which is what this is."
+    return f"The weights are those of epoch {result['best_epoch']}."
 
 
 def _before(network: Content) -> str:

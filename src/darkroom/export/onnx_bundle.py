@@ -140,17 +140,20 @@ def put_in_place(folder: Path, exported: Exported, golden: Golden, *, run: Run, 
 def to_onnx(deployed: nn.Module, side: int) -> bytes:
     """The graph as an ONNX file with a dynamic batch, weights inside."""
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-    with _quiet():
-        program = torch.onnx.export(
-            deployed,
-            (example,),
-            dynamo=True,
-            input_names=["pixels"],
-            output_names=["logits", "probabilities"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}},
-            opset_version=OPSET,
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                deployed,
+                (example,),
+                dynamo=True,
+                input_names=["pixels"],
+                output_names=["logits", "probabilities"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}},
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's own errors share no base with others
+        raise ExportError(f"PyTorch cannot export this network: {' '.join(str(error).split())[:300]}") from error
     if program is None:
         raise ExportError("PyTorch exported no ONNX graph: install the versions of constraints.txt")
     graph: bytes = program.model_proto.SerializeToString()

@@ -147,8 +147,7 @@ def effects(path: Path, *, rows: Sequence[Row], baseline: Sequence[float]) -> Fi
     axes = sheet.panel(label, sheet.top + 0.15, WIDTH - label - 0.3, len(ranked) * pitch)
     axes.axvline(0, color=INK, linewidth=0.8)
     for place, row in enumerate(ranked):
-        sure = not row["low"] <= 0 <= row["high"]
-        color = BLUE if sure else MUTED
+        color = BLUE if row["sure"] else MUTED
         axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=color, linewidth=1.6)
         axes.plot([100 * row["mean"]], [place], "o", color=color, markersize=5)
     axes.set_ylim(len(ranked) - 0.5, -0.5)

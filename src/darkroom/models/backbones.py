@@ -129,7 +129,7 @@ class Found:
     @property
     def title(self) -> str:
         """Its name for people and files: that of a folder where it came from one."""
-        return Path(self.given.removeprefix(LOCAL)).name if self.given.startswith(LOCAL) else self.given
+        return Path(self.given.removeprefix(LOCAL)).resolve().name if self.given.startswith(LOCAL) else self.given
 
     def architecture(self, *, image_size: int, classes: int, dropout: float = 0.0) -> Architecture:
         """The network for so many classes at that size."""
@@ -195,14 +195,20 @@ def _description(name: str, config: Mapping[str, Any]) -> Description:
             f"{name} was trained on pictures in timm's crop_mode {mode}, and darkroom knows only "
             f"{' and '.join(CROP_MODES)}: take another network"
         )
+    shape, mean, std = tuple(config["input_size"]), tuple(config["mean"]), tuple(config["std"])
+    if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2] or len(mean) != 3 or len(std) != 3:
+        raise ModelError(
+            f"{name} was trained on pictures of {' × '.join(map(str, shape))}, and darkroom shows square ones of three "
+            "colours: take another network"
+        )
     smallest = config.get("min_input_size") or (SMALLEST_INCEPTION if "inception" in name else SMALLEST,)
     return Description(
-        image_size=int(config["input_size"][-1]),
+        image_size=int(shape[-1]),
         fixed=bool(config.get("fixed_input_size")),
         crop_fraction=float(config["crop_pct"]),
         interpolation=str(config["interpolation"]),
-        mean=tuple(255 * value for value in config["mean"]),
-        std=tuple(255 * value for value in config["std"]),
+        mean=tuple(255 * value for value in mean),
+        std=tuple(255 * value for value in std),
         resize=CROP_MODES[mode],
         smallest=int(smallest[-1]),
     )

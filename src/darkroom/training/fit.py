@@ -31,6 +31,9 @@ from darkroom.training.state import Best, State, Sums
 CHECKPOINT_SECONDS = 15.0
 """Least time between checkpoints; what is lost with a killed process is computed again, to the same bits."""
 
+SPARING = 20.0
+"""Times as long as the last checkpoint took, at least, go by before the next."""
+
 LOOK_SECONDS = 1.0
 """Least time between two looks at the loss on an accelerator, each of which waits for it."""
 
@@ -198,7 +201,8 @@ def keep(state: State, keeper: Keeper, clock: "Clock", stop: threading.Event, te
     if state.finished or stopping or due:
         if not state.is_finite():
             raise TrainingError(non_finite(f"the weights are not finite after {plan.done:,} steps", settings))
-        keeper.save(state)
+        with clock.checkpoint.spent():
+            keeper.save(state)
     if stopping:
         raise TrainingStoppedError(f"stopped after {plan.done:,} of {plan.total_steps:,} steps; all is saved")
 
@@ -233,7 +237,7 @@ def finish_epoch(state: State, clock: "Clock", *, accuracy: float, loss: float) 
             "train_accuracy": sums.correct.item() / sums.pictures,
             "validation_loss": loss,
             "validation_accuracy": accuracy,
-            "learning_rate": state.optimiser.param_groups[0]["lr"],
+            "learning_rate": max(group["lr"] for group in state.optimiser.param_groups),
             "seconds": sums.seconds,
             "images_per_second": sums.pictures / sums.seconds,
             "elapsed": state.elapsed,
@@ -311,10 +315,11 @@ class Clock:
 
 
 class Timer:
-    """Says every `seconds` that something is due."""
+    """Says every `seconds` that something is due; more rarely, where that itself takes more than a part of them."""
 
     def __init__(self, seconds: float, now: Callable[[], float]) -> None:
-        self._seconds, self._now = seconds, now
+        self._least = self._seconds = seconds
+        self._now = now
         self._last = now()
 
     def due(self) -> bool:
@@ -324,6 +329,15 @@ class Timer:
             return False
         self._last = now
         return True
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """Do what was due: the checkpoint of a large network is gigabytes, and must not be all that is done."""
+        began = self._now()
+        yield
+        self._last = self._now()
+        if self._least:  # else it is wanted each time
+            self._seconds = max(self._least, SPARING * (self._last - began))
 
 
 def non_finite(what: str, settings: Settings) -> str:

@@ -27,9 +27,11 @@ from darkroom.training.machine import Arithmetic, arrange, timed
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
+Fitted = tuple[Weights, Weights]
+"""Weights (K, F) and biases (K,)."""
 
-STRENGTHS = tuple(10.0**power for power in (-5, -4, -3, -2, -1))
-"""Penalties tried: of a squared weight, beside the mean loss of a picture, for features of unit variance."""
+STRENGTHS = tuple(10.0**power for power in (-1, -2, -3, -4, -5))
+"""Penalties tried, the strongest first: of a squared weight, beside the mean loss of a picture; features vary by 1."""
 
 CHOOSING = 5_000
 """Most rows on which the penalty is chosen; the last fit takes all."""
@@ -40,7 +42,7 @@ BLOCK = 256
 """Pictures in one file of features: all that a killed process loses."""
 
 TIMED = 8
-"""Pictures that tell how long the features of all will take."""
+"""Pictures that tell how long the features of all will take, on a processor."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,30 @@ class Probe:
             network.get_parameter("head.bias").copy_(torch.from_numpy(self.bias))
 
 
-def train_probe(extraction: "Extraction", *, mirrored: bool) -> Probe:
-    """The best linear classifier on features of the training pictures and, if `mirrored`, of their mirror images."""
+def train_probe(extraction: "Extraction", *, mirrored: bool, balanced: bool = False) -> Probe:
+    """The best linear classifier on features of the training pictures and, if `mirrored`, of their mirror images.
+
+    If `balanced`, each class weighs as much as any other, however many pictures it has.
+    """
     manifest = extraction.dataset.manifest
     train, validation = manifest.indices("train"), manifest.indices("validation")
     features = extraction.features(train, mirrored=mirrored)
     judged = extraction.features(validation, mirrored=False)
     labels = manifest.labels()
     say(f"Fitting a linear classifier on {features.shape[2]:,} features of {len(train):,} pictures")
-    return fit_probe(features, labels[train], judged[:, 0], labels[validation], classes=len(manifest.classes))
+    classes = len(manifest.classes)
+    return fit_probe(features, labels[train], judged[:, 0], labels[validation], classes=classes, balanced=balanced)
 
 
-def fit_probe(features: Features, labels: Labels, judged: Features, judged_labels: Labels, *, classes: int) -> Probe:
+def fit_probe(
+    features: Features,
+    labels: Labels,
+    judged: Features,
+    judged_labels: Labels,
+    *,
+    classes: int,
+    balanced: bool = False,
+) -> Probe:
     """Logistic regression on features (N, V, F) of V views a picture; its penalty is chosen by log loss on `judged`.
 
     Features are standardised for it, which is undone in the weights that are returned.
@@ -81,20 +95,32 @@ def fit_probe(features: Features, labels: Labels, judged: Features, judged_label
     mean, deviation = rows.mean(0), rows.std(0) + 1e-6
     rows, judged = (rows - mean) / deviation, (judged - mean) / deviation
     some = np.random.default_rng(0).permutation(len(rows))[:CHOOSING]
-    tried = {
-        penalty: _score(_fit(rows[some], wanted[some], penalty, classes), judged, judged_labels)
-        for penalty in STRENGTHS
-    }
-    penalty = min(tried, key=lambda strength: tried[strength][1])
-    weight, bias = _fit(rows, wanted, penalty, classes)
-    accuracy, log_loss = _score((weight, bias), judged, judged_labels)
+    penalty, fitted = _strongest_that_is_best(rows[some], wanted[some], judged, judged_labels, classes, balanced)
+    if len(rows) > len(some):
+        fitted = _fit(rows, wanted, penalty, classes, balanced)
+    accuracy, log_loss = _score(fitted, judged, judged_labels)
+    weight, bias = fitted
     weight = weight / deviation
     return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), penalty, accuracy, log_loss)
 
 
-def _fit(rows: Features, labels: Labels, penalty: float, classes: int) -> tuple[Weights, Weights]:
+def _strongest_that_is_best(
+    rows: Features, labels: Labels, judged: Features, judged_labels: Labels, classes: int, balanced: bool
+) -> tuple[float, Fitted]:
+    """The penalty with the lowest log loss on `judged`, and what was fitted with it; weaker ones until it rises."""
+    least = np.inf
+    for penalty in STRENGTHS:
+        fitted = _fit(rows, labels, penalty, classes, balanced)
+        if (loss := _score(fitted, judged, judged_labels)[1]) >= least:
+            break
+        least, best = loss, (penalty, fitted)
+    return best
+
+
+def _fit(rows: Features, labels: Labels, penalty: float, classes: int, balanced: bool) -> Fitted:
     """Weights (K, F) and biases (K,); a class without pictures is never answered."""
-    model = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=ITERATIONS)
+    weights = "balanced" if balanced else None
+    model = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=ITERATIONS, class_weight=weights)
     model.fit(rows, labels)
     weight, bias = np.zeros((classes, rows.shape[1])), np.full(classes, -30.0)
     if len(model.classes_) == 2:  # which has weights of their difference only
@@ -105,7 +131,7 @@ def _fit(rows: Features, labels: Labels, penalty: float, classes: int) -> tuple[
     return weight, bias
 
 
-def _score(fitted: tuple[Weights, Weights], rows: Features, labels: Labels) -> tuple[float, float]:
+def _score(fitted: Fitted, rows: Features, labels: Labels) -> tuple[float, float]:
     """Accuracy and log loss."""
     weight, bias = fitted
     logits = torch.from_numpy(rows @ weight.T + bias)
@@ -163,7 +189,9 @@ class Extraction:
 
     def seconds_a_view(self) -> float:
         """What the features of one view take on this machine, the median of two batches."""
-        some = self.dataset.manifest.indices("train")[:TIMED]
+        on_processor = next(self.network.parameters()).device.type == "cpu"
+        number = TIMED if on_processor else batch_size_for(self.dataset.preprocessing.width)
+        some = self.dataset.manifest.indices("train")[:number]
         return median(timed(lambda: self._computed(some, mirror=False), seconds=0.0)) / len(some)
 
     def _blocks(self, ids: Labels, *, mirrored: bool) -> Iterator[_Block]:

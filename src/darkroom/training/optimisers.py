@@ -23,7 +23,8 @@ def build_optimiser(
     momentum: float,
     layer_decay: float = 1.0,
 ) -> Optimizer:
-    """An optimiser over all parameters that are learned; biases and normalisation are never decayed.
+    """An optimiser over all parameters that are learned; biases and normalisation are never decayed, nor what timm
+    names besides, such as the embeddings of places.
 
     Each group carries `peak`, its highest learning rate, which schedules scale, and `opens`, the progress at which it
     begins to learn. The groups of a backbone are its layers, whose rates fall by `layer_decay` from each to the one
@@ -66,7 +67,10 @@ def _kinds(parameters: Iterable[Tensor], *, weight_decay: float) -> list[dict[st
 def _layers(body: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
-    layers: list[dict[str, Any]] = param_groups_layer_decay(body, weight_decay=weight_decay, layer_decay=layer_decay)
+    undecayed = body.no_weight_decay() if hasattr(body, "no_weight_decay") else ()  # type: ignore[operator]
+    layers: list[dict[str, Any]] = param_groups_layer_decay(
+        body, weight_decay=weight_decay, layer_decay=layer_decay, no_weight_decay_list=tuple(undecayed)
+    )
     depths = sorted({layer["lr_scale"] for layer in layers}, reverse=True)  # from the top down
     for layer in layers:
         layer["opens"] = OPENED_BY * (1 + depths.index(layer["lr_scale"])) / len(depths)

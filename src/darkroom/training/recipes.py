@@ -129,6 +129,11 @@ class Settings:
         return rebuilt(cls, {**content, "augmentation": rebuilt(Augmentation, content["augmentation"])})
 
 
+def may_mirror(own_size: int) -> bool:
+    """Whether a mirror image is of the same class, told from the side: tiny pictures are mostly signs."""
+    return own_size >= 16
+
+
 def complete(config: TrainConfig, *, image_size: int, pictures: int, own_size: int | None = None) -> Settings:
     """What the user gave, then the recipe, then rules that follow from the data: `pictures` to train on, their side.
 
@@ -138,7 +143,7 @@ def complete(config: TrainConfig, *, image_size: int, pictures: int, own_size: i
     values: dict[str, Any] = {
         "epochs": min(60, max(8, round(FIT_PICTURES_SEEN[recipe] / pictures))),
         "batch_size": _batch_size(pictures, image_size),
-        "flip": (own_size or image_size) >= 16,  # tiny pictures are mostly signs, which a mirror turns into others
+        "flip": may_mirror(own_size or image_size),
     }
     values |= RECIPES[recipe]
     if config.random_weights:

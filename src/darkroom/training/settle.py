@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 FEATURES_PART = 0.5
 """Most of the minutes that may go into features of a pre-trained network before it is trained; judgement."""
 
+MIRRORED_PART = 0.1
+"""Of them, most for features of mirror images, which gain little (docs/lab-notes.md)."""
+
 FASTEST = "arithmetic.json"
 """File in the cache with what was measured to be fastest."""
 PROBE_SECONDS = 0.5
@@ -203,7 +206,8 @@ def _features_ahead(extraction: "Extraction", *, flip: bool, minutes: float) -> 
     missing = {mirrored: extraction.missing(mirrored=mirrored) for mirrored in (flip, False)}
     a_view = extraction.seconds_a_view() if any(missing.values()) else 0.0
     for mirrored, views in missing.items():
-        if a_view * views <= FEATURES_PART * 60 * minutes:
+        more = a_view * (views - missing[False])
+        if a_view * views <= FEATURES_PART * 60 * minutes and more <= MIRRORED_PART * 60 * minutes:
             if flip and not mirrored:
                 say("For want of time, the last layer begins without features of mirror images")
             return mirrored, a_view * views

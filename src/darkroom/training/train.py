@@ -114,7 +114,8 @@ def _begin_frozen(now: State, dataset: DataSet, content: Mapping[str, Any], arit
     mirrored = content["training"]["mirrored"]
     sha256, cache = content["network"]["origin"]["sha256"], Path(content["data"]["requested"]["cache"])
     extraction = Extraction(now.network, sha256, dataset, arithmetic, cache)
-    probe = team.in_turn(lambda: train_probe(extraction, mirrored=mirrored))
+    balanced = content["training"]["settings"]["imbalance"] != "none"
+    probe = team.in_turn(lambda: train_probe(extraction, mirrored=mirrored, balanced=balanced))
     probe.put_into(now.network)
     if now.average is not None:
         probe.put_into(now.average.module)
