@@ -108,8 +108,9 @@ def _strongest_that_is_best(
     rows: Features, labels: Labels, judged: Features, judged_labels: Labels, classes: int, balanced: bool
 ) -> tuple[float, Fitted]:
     """The penalty with the lowest log loss on `judged`, and what was fitted with it; weaker ones until it rises."""
-    least = np.inf
-    for penalty in STRENGTHS:
+    best = STRENGTHS[0], _fit(rows, labels, STRENGTHS[0], classes, balanced)
+    least = _score(best[1], judged, judged_labels)[1]
+    for penalty in STRENGTHS[1:]:
         fitted = _fit(rows, labels, penalty, classes, balanced)
         if (loss := _score(fitted, judged, judged_labels)[1]) >= least:
             break
