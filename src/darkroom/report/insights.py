@@ -26,6 +26,8 @@ WIDE_GAP = 0.03
 """By which accuracy on training views exceeds that on validation where pictures are learned by heart."""
 LARGE_SHARE = 0.1
 """Of all mistakes, from which one pair of classes is worth work of its own."""
+SEVERAL = 5
+"""Mistakes from which a pair of classes is more than chance, and pictures of them are worth looking for."""
 WIDE_INTERVAL = 0.04
 """Width of an accuracy's interval from which more test pictures would say more."""
 IMBALANCED = 0.5
@@ -181,7 +183,8 @@ def _advice(content: Content, config: Content, block: Content) -> Iterator[str]:
     result = config["training"]["result"]
     if training and result["best_epoch"] == result["epochs"]:
         yield "longer"
-    if "both" in confused and confused["both"]["share"] >= LARGE_SHARE and len(content["ranking"]) > 2:
+    both = confused.get("both", {"n": 0, "share": 0.0})
+    if both["n"] >= SEVERAL and both["share"] >= LARGE_SHARE and len(content["ranking"]) > 2:
         yield "pair"
     if mistakes["sure"]:
         yield "labels"

@@ -30,6 +30,7 @@ FIGURES = {
     "activation_maps": "activation maps: none were drawn",
     "preprocessing": "a picture on its way through preprocessing: darkroom export copies the samples that it needs",
 }
+ENERGY = "the energy of training: no counter of the processor could be read"
 
 
 def story_of(facts: Facts, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def story_of(facts: Facts, figures: Mapping[str, Any]) -> dict[str, Any]:
         "candidates": _ordered(facts, "comparison.candidates", lambda row: -row["validation"]["accuracy"]["value"]),
         "effects": _ordered(facts, "ablation.effects", lambda row: row["mean"]),
         "left_out": [what for name, what in PARTS.items() if not facts.has(name)]
-        + [what for name, what in FIGURES.items() if name not in figures],
+        + [what for name, what in FIGURES.items() if name not in figures]
+        + ([] if facts.has("config.training.result.joules") else [ENERGY]),
     }
 
 
