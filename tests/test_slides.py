@@ -163,7 +163,7 @@ def test_nothing_is_too_small_to_be_read(decks: Decks, case: str) -> None:
         ]
         assert sizes
         assert None not in sizes, "of the layout's size, whatever that is"
-        assert min(size.pt for size in sizes) >= SMALL == 14
+        assert min(size.pt for size in sizes) >= SMALL == 16
         for chart in charts_of(slide):
             drawn = [int(size) for size in chart._chartSpace.xpath(".//a:defRPr/@sz | .//a:rPr/@sz")]
             assert min(drawn) >= 1400
@@ -281,6 +281,10 @@ def test_a_learning_curve_says_whether_more_pictures_would_help(reported_run: Re
     contents["ablation"]["effects"] = contents["ablation"]["effects"][-1:]
     alone = titles_of(opened(deck(Facts(contents), {})[0]))
     assert any(title.startswith("What matters most: half of the training pictures") for title in alone)
+    contents["ablation"]["effects"][0] |= {"low": -0.06, "high": 0.01}
+    assert "None of the choices that were tried matters more than chance may" in titles_of(
+        opened(deck(Facts(contents), {})[0])
+    )
 
 
 def test_any_pictures_can_be_samples(reported_run: Reported, tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from typing import Any, Literal
 from pptx import Presentation
 from pptx.chart.data import CategoryChartData, XyChartData
 from pptx.dml.color import RGBColor
-from pptx.enum.chart import XL_CHART_TYPE, XL_LABEL_POSITION, XL_LEGEND_POSITION, XL_MARKER_STYLE
+from pptx.enum.chart import (
+    XL_CHART_TYPE,
+    XL_LABEL_POSITION,
+    XL_LEGEND_POSITION,
+    XL_MARKER_STYLE,
+    XL_TICK_LABEL_POSITION,
+)
 from pptx.enum.shapes import MSO_SHAPE
 from pptx.enum.text import MSO_ANCHOR, PP_ALIGN
 from pptx.util import Inches, Pt
@@ -21,7 +27,7 @@ TOP, BOTTOM = 1.65, 0.55
 """Inches above and below what a slide shows."""
 ROOM = HEIGHT - TOP - BOTTOM
 FONT = "Arial"
-TITLE, BODY, SMALL = 28, 18, 14
+TITLE, BODY, SMALL = 28, 20, 16
 """Points; nothing is smaller than `SMALL`, so that the last row can read it."""
 
 Number = float | int
@@ -203,6 +209,7 @@ class Slide:
         plot.series[0].format.fill.fore_color.rgb = _rgb(color)
         plot.series[0].invert_if_negative = False
         _axis(chart.category_axis, grid=False)
+        chart.category_axis.tick_label_position = XL_TICK_LABEL_POSITION.LOW  # beside bars to the left, not on them
         _axis(chart.value_axis, grid=True, format=format, low=low, high=high)
 
     def lines(
@@ -214,15 +221,16 @@ class Slide:
         format: str,
         across: str,
         up: str,
+        high: float | None = None,
     ) -> None:
         """A native chart of lines over numbers."""
         self._xy(
             box,
             {name: (xs, values) for name, values in series.items()},
             XL_CHART_TYPE.XY_SCATTER_LINES_NO_MARKERS,
-            (format, "0"),
-            across,
-            up,
+            formats=(format, "0"),
+            titles=(up, across),
+            high=(high, None),
         )
 
     def points(
@@ -233,11 +241,27 @@ class Slide:
         formats: tuple[str, str],
         across: str,
         up: str,
+        guide: str = "",
+        high: tuple[float | None, float | None] = (None, None),
     ) -> None:
-        """A native chart of points, a series each with a name."""
-        self._xy(box, series, XL_CHART_TYPE.XY_SCATTER, formats, across, up)
+        """A native chart of points, a series each with a name; that of the name `guide` is a thin line.
 
-    def _xy(self, box: Box, series: Any, kind: Any, formats: tuple[str, str], across: str, up: str) -> None:
+        LibreOffice loses points of a series that is followed by a longer one, so that a guide has two.
+        """
+        self._xy(box, series, XL_CHART_TYPE.XY_SCATTER, formats=formats, titles=(up, across), high=high, guide=guide)
+
+    def _xy(
+        self,
+        box: Box,
+        series: Any,
+        kind: Any,
+        *,
+        formats: tuple[str, str],
+        titles: tuple[str, str],
+        high: tuple[float | None, float | None],
+        guide: str = "",
+    ) -> None:
+        """`formats`, `titles` and ends (`high`) are those of the axis upwards, then of the one across."""
         data = XyChartData(number_format="General")
         for name, (xs, ys) in series.items():
             added = data.add_series(name)
@@ -251,7 +275,10 @@ class Slide:
             chart.legend.font.size = Pt(SMALL)
         for place, drawn in enumerate(chart.plots[0].series):
             color = _rgb(COLORS[place % len(COLORS)])
-            if kind == XL_CHART_TYPE.XY_SCATTER:
+            if drawn.name == guide:
+                drawn.marker.style = XL_MARKER_STYLE.NONE
+                drawn.format.line.color.rgb, drawn.format.line.width = _rgb(style.MUTED), Pt(1.5)
+            elif kind == XL_CHART_TYPE.XY_SCATTER:
                 drawn.format.line.fill.background()
                 drawn.marker.style, drawn.marker.size = XL_MARKER_STYLE.CIRCLE, 11
                 drawn.marker.format.fill.solid()
@@ -259,8 +286,8 @@ class Slide:
                 drawn.marker.format.line.fill.background()
             else:
                 drawn.format.line.color.rgb, drawn.format.line.width = color, Pt(2.5)
-        _axis(chart.value_axis, grid=True, format=formats[0], title=up)
-        _axis(chart.category_axis, grid=False, format=formats[1], title=across)
+        _axis(chart.value_axis, grid=True, format=formats[0], title=titles[0], high=high[0])
+        _axis(chart.category_axis, grid=False, format=formats[1], title=titles[1], high=high[1])
 
 
 COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILLION, style.SKY, style.MUTED, "#CC79A7", style.INK)

@@ -198,11 +198,10 @@ class Talk:
         lines = [f"{work} multiply-adds for a picture"]
         if len(shown) < len(rows):
             lines.append(f"the first and the last of {tell('count:insights.layers', 'count')} stages are shown")
+        if ours and self.value("config.network.architecture.stem") == "whitening":
+            lines.append("whitening first: the first convolution is computed from patches of the pictures")
         if ours:
-            lines += [
-                "whitening first: the first convolution is computed from patches of the pictures",
-                "filters begin by passing on what they see, so that few epochs are enough",
-            ]
+            lines.append("filters begin by passing on what they see, so that few epochs are enough")
         slide.text((MARGIN, TOP + 2.6, WIDTH - 2 * MARGIN, 2.4), lines, bullets=True)
 
     def training(self) -> None:
@@ -217,6 +216,13 @@ class Talk:
             )
             accuracy = tell("config.training.result.best_validation_accuracy", "percent")
             slide.card((MARGIN, TOP, 4.5, 2.1), value=accuracy, label="of validation right")
+            lines = [
+                "every picture went through the pre-trained network once, which stays as it is",
+                "a linear classifier was fitted to what came out",
+                "how strongly it is regularised was chosen on validation",
+                self._machine(),
+            ]
+            slide.text((MARGIN, TOP + 2.5, WIDTH - 2 * MARGIN, 2.6), lines, bullets=True)
             return
         epochs, best = (
             tell("config.training.result.epochs", "count"),
@@ -236,7 +242,8 @@ class Talk:
             "training views": self._column("history", "train_accuracy"),
             "validation": self._column("history", "validation_accuracy"),
         }
-        slide.lines(LEFT, self._column("history", "epoch"), series, format="0%", across="epoch", up="accuracy")
+        epoch = self._column("history", "epoch")
+        slide.lines(LEFT, epoch, series, format="0%", across="epoch", up="accuracy", high=1)
         settings = "config.training.settings"
         slide.text(
             RIGHT,
@@ -244,10 +251,13 @@ class Talk:
                 f"{self.value(f'{settings}.optimiser')}, {self.value(f'{settings}.schedule')} schedule",
                 f"{tell(f'{settings}.batch_size', 'count')} pictures a step",
                 f"label smoothing {tell(f'{settings}.label_smoothing', 'number')}",
-                f"{tell('config.hardware.cores', 'count')} cores, {self.value('config.hardware.processor')}",
+                self._machine(),
             ],
             bullets=True,
         )
+
+    def _machine(self) -> str:
+        return f"{self.tell('config.hardware.cores', 'count')} cores, {self.value('config.hardware.processor')}"
 
     def _column(self, path: str, name: str) -> list[float]:
         """The values of that name in all rows at `path`, told one by one, since a chart shows them."""
@@ -298,8 +308,9 @@ class Talk:
         tell = self.tell
         one, other = (self.value(f"insights.confused.both.{which}") for which in ("one", "other"))
         n, share = tell("insights.confused.both.n", "count"), tell("insights.confused.both.share", "percent")
+        times = "time" if self.value("insights.confused.both.n") == 1 else "times"
         slide = self.deck.slide(
-            f"{_short(one)} and {_short(other)} are taken for each other {n} times: {share} of all mistakes",
+            f"{_short(one)} and {_short(other)} are taken for each other {n} {times}: {share} of all mistakes",
             notes=f"These are {one} and {other}. "
             f"Of {tell('insights.mistakes.of', 'count')} pictures {tell('insights.mistakes.n', 'count')} got a "
             "wrong answer. The bars show the most frequent mistakes, from the true class to the answer.",
@@ -324,8 +335,10 @@ class Talk:
             LEFT,
             {
                 "answers": (self._column(bins, "confidence"), self._column(bins, "accuracy")),
-                "ideal": ([step / 10 for step in range(11)], [step / 10 for step in range(11)]),
+                "ideal": ([0, 1], [0, 1]),
             },
+            guide="ideal",
+            high=(1, 1),
             formats=("0%", "0%"),
             across="confidence",
             up="share that is right",
@@ -392,10 +405,14 @@ class Talk:
         effects = self.value("ablation.effects")
         order = sorted(range(len(effects)), key=lambda place: effects[place]["mean"])[:BARS]
         choices = [place for place in order if effects[place].get("factor") != "pictures"]  # nobody chooses fewer
-        worst = f"ablation.effects.{(choices or order)[0]}"
-        what, effect = self.tell(f"{worst}.what", "text"), self.tell(f"{worst}.mean", "signed points")
+        sure = [place for place in choices or order if effects[place]["low"] > 0 or effects[place]["high"] < 0]
+        title = "None of the choices that were tried matters more than chance may"
+        if sure:
+            most = f"ablation.effects.{max(sure, key=lambda place: abs(effects[place]['mean']))}"
+            what, effect = self.tell(f"{most}.what", "text"), self.tell(f"{most}.mean", "signed points")
+            title = f"What matters most: {what}, {effect} points"
         slide = self.deck.slide(
-            f"What matters most: {what}, {effect} points",
+            title,
             notes="One thing at a time was taken away or exchanged, in trainings of equal budget with "
             f"{self.tell('count:ablation.seeds', 'count')} seeds. The report has the interval of each effect.",
         )
