@@ -1,333 +1,135 @@
-"""The interface for programs: what it takes, what it says, and that it is what its description says."""
+"""`import darkroom`: every public name leads somewhere, loads nothing heavy, and takes the steps it promises."""
 
-import base64
-import io
-import json
-import logging
-import re
-from collections.abc import Iterator
-from typing import Any
+import ast
+import inspect
+import subprocess
+import sys
+from dataclasses import is_dataclass
+from pathlib import Path
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
-from PIL import Image
-from werkzeug.test import TestResponse
 
-import bundles
-from darkroom.config import ServeConfig
-from darkroom.engines.base import Engine
-from darkroom.web import create_app
-from darkroom.web.docs import ALL
-from darkroom.web.endpoints import JSON
-from darkroom.web.openapi import address_of
-from darkroom.web.tracing import log
-from json_schema import faults, resolve
-from serving import RED, FormulaEngine, assert_problem, upload
+import darkroom
+from darkroom import config
+from finished import CLASSES, Finished, draw_blobs
 
-NOVELTY = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
+QUICK = {"epochs": 1, "threads": 1, "width": 0.5, "precision": "fp32", "memory_format": "contiguous"}
+PUBLIC = [name for name in darkroom.__all__ if not name.startswith("_")]
 
 
-@pytest.fixture
-def app(engine: Engine) -> Flask:
-    return create_app(engine, ServeConfig())
-
-
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, Any]]]:
-    """The lines of the access log, as they are written."""
-    written: list[dict[str, Any]] = []
-
-    class Keeper(logging.Handler):
-        """Keeps what is logged."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            """Keep one line."""
-            written.append(json.loads(record.getMessage()))
-
-    keeper = Keeper()
-    log.addHandler(keeper)
-    log.setLevel(logging.INFO)
-    yield written
-    log.removeHandler(keeper)
-    log.setLevel(logging.NOTSET)
-
-
-def encoded(content: bytes, **more: Any) -> dict[str, Any]:
-    """A picture in JSON."""
-    return {"content": base64.b64encode(content).decode(), **more}
-
-
-def comparable(entry: dict[str, Any]) -> dict[str, Any]:
-    """An answer whose probabilities may differ by what a batch of another size does to sums."""
-    numbers = {name: pytest.approx(entry[name], abs=2e-6) for name in ("confidence",) if name in entry}
-    ranked = {one["label"]: pytest.approx(one["probability"], abs=2e-6) for one in entry.get("probabilities", ())}
-    return entry | numbers | {"probabilities": ranked}
-
-
-# ---- three ways in ----
-
-
-def test_all_ways_in_give_the_same_answer(client: FlaskClient) -> None:
-    pictures = bundles.mixed_pictures()
-    by_form = upload(client, *pictures).get_json()
-    entries = [encoded(content, name=name) for name, content in pictures]
-    by_json = client.post("/api/v1/predict", json={"files": entries}).get_json()
-    assert by_json == by_form
-    for place, (_, content) in enumerate(pictures):
-        kind = "image/jpeg" if place % 2 else "application/octet-stream"
-        single = client.post("/api/v1/predict", data=content, content_type=kind).get_json()
-        [entry] = single["predictions"]
-        assert comparable(entry) == comparable(by_form["predictions"][place] | {"name": "picture"})
-
-
-def test_json_names_may_be_left_out_and_are_cleaned(client: FlaskClient) -> None:
-    entries = [encoded(RED), encoded(RED, name="../../etc/passwd")]
-    answers = client.post("/api/v1/predict?top=1", json={"files": entries}).get_json()["predictions"]
-    assert [entry["name"] for entry in answers] == ["picture", "passwd"]
-    assert [len(entry["probabilities"]) for entry in answers] == [1, 1]
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"files": [{"content": NaN}]}', "NaN is no number of JSON"),
-        (b'{"files": [{"content": ' + b"9" * 5000 + b"}]}", "not JSON"),
-        (b"null", "a list files"),
-        (b"[]", "a list files"),
-        (b'{"files": {}}', "a list files"),
-        (b'{"files": [], "more": 1}', "nothing else"),
-        (b'{"files": []}', "no picture"),
-        (b'{"files": [1]}', "files[0] must be an object"),
-        (b'{"files": [{"content": "QQ=="}, {}]}', "files[1] must be an object"),
-        (b'{"files": [{"content": 5}]}', "both of them text"),
-        (b'{"files": [{"content": "QQ==", "name": null}]}', "both of them text"),
-        (b'{"files": [{"content": "QQ==", "path": "/etc"}]}', "files[0] must be"),
-        (b'{"files": [{"content": "!"}]}', "files[0].content is not base64"),
-        ('{"files": [{"content": "é"}]}'.encode(), "files[0].content is not base64"),
-    ],
-)
-def test_json_that_is_wrong_says_where(client: FlaskClient, body: bytes, said: str) -> None:
-    assert_problem(client.post("/api/v1/predict", data=body, content_type=JSON), 400, said)
-
-
-def test_json_is_held_to_the_number_of_pictures(engine: Engine) -> None:
-    client = create_app(engine, ServeConfig(max_files=2)).test_client()
-    assert client.post("/api/v1/predict", json={"files": [encoded(RED)] * 2}).status_code == 200
-    assert_problem(client.post("/api/v1/predict", json={"files": [encoded(RED)] * 3}), 413, "3 pictures")
-
-
-# ---- ids and the log ----
-
-
-@pytest.mark.parametrize("url", ["/", "/api/v1/model", "/healthz", "/missing", "/static/darkroom.css", "/v1/models/x"])
-def test_every_answer_has_an_id(client: FlaskClient, url: str) -> None:
-    with client.get(url) as first, client.get(url) as second:
-        ids = [response.headers["X-Request-Id"] for response in (first, second)]
-    assert ids[0] != ids[1]
-    assert all(re.fullmatch("[0-9a-f]{16}", found) for found in ids)
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [("a1.B_2~c-3", True), ("x" * 64, True), ("x" * 65, False), ("a b", False), ("<script>", False), ("", False)],
-)
-def test_a_sane_id_is_kept(client: FlaskClient, given: str, kept: bool) -> None:
-    answered = client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"]
-    assert (answered == given) == kept
-
-
-def test_the_log_tells_of_each_request_and_nothing_of_the_pictures(
-    client: FlaskClient, lines: list[dict[str, Any]]
-) -> None:
-    upload(client, ("my secret.png", RED), ("b.png", b"broken"), headers={"X-Request-Id": "trace-1"})
-    client.get("/missing?token=hidden")
-    first, second = lines
-    assert first["id"] == "trace-1"
-    assert (first["method"], first["path"], first["status"]) == ("POST", "/api/v1/predict", 200)
-    assert (first["client"], first["pictures"], first["key"]) == ("127.0.0.1", 2, None)
-    assert first["bytes_in"] > len(RED)
-    assert first["bytes_out"] > 0
-    assert 0 < first["seconds"] < 60
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", first["time"])
-    assert (second["path"], second["status"], second["pictures"]) == ("/missing", 404, 0)
-    told = json.dumps(lines)
-    assert "secret" not in told
-    assert "hidden" not in told
-    assert "b.png" not in told
-
-
-def test_without_somebody_who_wants_it_there_is_no_log(client: FlaskClient, capfd: pytest.CaptureFixture[str]) -> None:
-    client.get("/healthz")
-    assert capfd.readouterr() == ("", "")
-
-
-# ---- the description ----
-
-
-@pytest.fixture
-def document(client: FlaskClient) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/api/v1/openapi.json").get_json()
+def declared() -> dict[str, str]:
+    """Where type checkers are told that each public name comes from, in the form of `PLACES`."""
+    tree = ast.parse(Path(darkroom.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    found = {}
+    for statement in block.body:
+        assert isinstance(statement, ast.ImportFrom)
+        for alias in statement.names:
+            found[alias.asname or alias.name] = f"{statement.module}{f':{alias.name}' if alias.asname else ''}"
     return found
 
 
-def shape_of(document: dict[str, Any], path: str, method: str, response: TestResponse) -> dict[str, Any]:
-    """The schema that the document has for an answer."""
-    answers = document["paths"][path][method]["responses"]
-    assert str(response.status_code) in answers, f"{method} {path} does not say that it gives {response.status_code}"
-    return dict(answers[str(response.status_code)]["content"][response.mimetype]["schema"])
+def loaded_by(program: str) -> set[str]:
+    """Modules that a program loads."""
+    command = [sys.executable, "-c", f"import sys\n{program}\nprint(sorted(sys.modules))"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(ast.literal_eval(done.stdout.splitlines()[-1]))
 
 
-def test_the_document_has_the_form_of_openapi(document: dict[str, Any]) -> None:
-    assert document["openapi"].startswith("3.1.")
-    assert document["info"]["title"] == "darkroom: colours"
-    names = [item["operationId"] for path in document["paths"].values() for item in path.values()]
-    assert len(names) == len(set(names)) == len(ALL)
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            assert operation["summary"].endswith((".", ")"))
-            declared = {item["name"] for item in operation.get("parameters", ()) if item["in"] == "path"}
-            assert declared == set(re.findall(r"{(\w+)}", path))
-            assert "200" in operation["responses"]
-            assert "security" not in operation
-    for reference in re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)):
-        assert resolve({"$ref": reference}, document)
-    used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
-    assert used == set(document["components"]["schemas"])
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_something_that_says_what_it_is(name: str) -> None:
+    value = getattr(darkroom, name)
+    assert callable(value)
+    assert inspect.getdoc(value)
 
 
-def test_routes_and_document_are_the_same(app: Flask, document: dict[str, Any]) -> None:
-    pages = {"/", "/model", "/samples/<int:place>", "/static/<path:filename>"}
-    routed = {
-        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
-        for rule in app.url_map.iter_rules()
-        if rule.rule not in pages
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    }
-    assert routed == {(path, method) for path, operations in document["paths"].items() for method in operations}
-    assert {address_of(endpoint) for endpoint in ALL} == set(document["paths"])
+def test_people_programs_and_type_checkers_are_told_the_same() -> None:
+    assert set(PUBLIC) == set(darkroom.PLACES)
+    assert declared() == darkroom.PLACES
+    assert set(PUBLIC) <= set(dir(darkroom))
 
 
-@pytest.mark.parametrize(
-    ("path", "options"),
-    [
-        ("/api/v1/model", {}),
-        ("/healthz", {}),
-        ("/readyz", {}),
-        ("/api/v1/openapi.json", {}),
-        ("/api/v1/", {}),
-        ("/metrics", {}),
-    ],
-)
-def test_what_is_got_is_as_described(
-    client: FlaskClient, document: dict[str, Any], path: str, options: dict[str, Any]
-) -> None:
-    response = client.get(path, **options)
-    schema = shape_of(document, path, "get", response)
-    content = response.get_json() if response.mimetype == JSON else response.text
-    assert faults(content, schema, document) == []
+def test_no_public_name_is_that_of_a_module() -> None:
+    """The import system would put the module in the place of the function."""
+    folder = Path(darkroom.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert not modules & set(PUBLIC)
 
 
-@pytest.mark.parametrize("novelty", [{}, NOVELTY])
-def test_predictions_are_as_described(novelty: dict[str, Any]) -> None:
-    client = create_app(FormulaEngine(novelty=novelty), ServeConfig()).test_client()
-    document = client.get("/api/v1/openapi.json").get_json()
-    response = upload(client, *bundles.mixed_pictures())
-    schema = shape_of(document, "/api/v1/predict", "post", response)
-    assert faults(response.get_json(), schema, document) == []
-    entries = [entry for entry in response.get_json()["predictions"] if "error" not in entry]
-    assert all(("novelty" in entry) == bool(novelty) for entry in entries)
-    assert faults({**response.get_json(), "more": 1}, schema, document) != [], "else this proves nothing"
+def test_all_settings_are_public() -> None:
+    kinds = {name for name, value in vars(config).items() if is_dataclass(value)}
+    assert kinds <= set(PUBLIC)
 
 
-@pytest.mark.parametrize(
-    ("options", "status"),
-    [
-        ({"json": {}}, 400),
-        ({"data": b"x", "content_type": "text/plain"}, 415),
-        ({"data": {"files": [(io.BytesIO(RED), "a")] * 65}}, 413),
-    ],
-)
-def test_refusals_are_as_described(
-    client: FlaskClient, document: dict[str, Any], options: dict[str, Any], status: int
-) -> None:
-    response = client.post("/api/v1/predict", **options)
-    assert_problem(response, status)
-    schema = shape_of(document, "/api/v1/predict", "post", response)
-    assert faults(response.get_json(force=True), schema, document) == []
+def test_other_names_are_told_as_python_does() -> None:
+    with pytest.raises(AttributeError, match="module 'darkroom' has no attribute 'trian'"):
+        darkroom.trian  # noqa: B018
+    with pytest.raises(ImportError):
+        from darkroom import trian  # noqa: F401
 
 
-def test_the_page_for_programs_names_everything(client: FlaskClient, document: dict[str, Any]) -> None:
-    page = client.get("/api/v1/")
-    assert page.status_code == 200
-    for path in document["paths"]:
-        assert path.replace("<", "&lt;") in page.text
-    for name in document["components"]["schemas"]:
-        assert f'id="{name}"' in page.text
-    assert "style=" not in page.text
-    for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
-        assert address.startswith("/")
-        with client.get(address) as response:
-            assert response.status_code == 200, address
+def test_importing_it_loads_nothing_heavy() -> None:
+    loaded = loaded_by("import darkroom; darkroom.__version__")
+    assert not loaded & {"torch", "numpy", "PIL", "rich", "cyclopts", "darkroom.workflow"}
 
 
-# ---- what a bundle may know beside its classes ----
+@pytest.mark.parametrize("name", ["TrainConfig", "Run", "train", "evaluate", "predict", "DarkroomError"])
+def test_naming_a_part_loads_neither_torch_nor_numpy(name: str) -> None:
+    loaded = loaded_by(f"import darkroom; darkroom.{name}")
+    assert not loaded & {"torch", "numpy", "matplotlib", "onnxruntime"}
 
 
-def test_novelty_is_told_where_the_bundle_knows_it() -> None:
-    client = create_app(FormulaEngine(novelty=NOVELTY), ServeConfig()).test_client()
-    red, grey = upload(client, ("a", RED), ("b", bundles.encoded((100, 100, 100)))).get_json()["predictions"]
-    assert red["novelty"]["unlike"] is False
-    assert grey["novelty"]["unlike"] is True
-    assert red["novelty"]["score"] < NOVELTY["threshold"] < grey["novelty"]["score"]
-    page = upload(client, ("b", bundles.encoded((100, 100, 100))), url="/").text
-    assert "looks unlike those" in page
-    assert "said of 5 % too" in page
-    assert client.get("/api/v1/model").get_json()["novelty"] == NOVELTY
+@pytest.mark.parametrize("name", ["Bundle", "Prediction", "write_report", "verify_run", "serve"])
+def test_those_who_read_what_is_finished_need_no_torch(name: str) -> None:
+    assert "torch" not in loaded_by(f"import darkroom; darkroom.{name}")
 
 
-def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> bytes:
-    """A picture of two colours."""
-    picture = Image.new("RGB", (48, 32), left)
-    picture.paste(right, (24, 0, 48, 32))
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
+def test_predicting_needs_no_torch(finished_run: Finished) -> None:
+    program = f"import darkroom; darkroom.predict({str(finished_run.run.folder)!r}, {str(finished_run.run.samples)!r})"
+    assert not loaded_by(program) & {"torch", "sklearn", "scipy", "matplotlib"}
 
 
-@pytest.fixture
-def explaining() -> FlaskClient:
-    """A client of a server that takes small files only."""
-    return create_app(FormulaEngine(), ServeConfig(max_file_megabytes=0.1)).test_client()
+def test_the_steps_from_pictures_to_an_answer(tmp_path: Path) -> None:
+    draw_blobs(tmp_path / "blobs", pictures=20)
+    data, settings = str(tmp_path / "blobs"), darkroom.DataConfig(cache=tmp_path / "cache")
+    assert "broken.png" in "\n".join(darkroom.examine(data, settings).lines())
+    dataset = darkroom.load_data(data, settings)
+    assert dataset.manifest.classes == CLASSES
+    run = darkroom.Run(str(tmp_path / "run"))
+    given = darkroom.train(data, run, data_config=settings, config=darkroom.TrainConfig(**QUICK), dataset=dataset)
+    assert given is run
+    assert len(run.read_history()) == 1
+    metrics = darkroom.evaluate(run, data_config=settings)
+    assert metrics["test_openings"] == 0
+    assert 0 <= metrics["validation"]["accuracy"]["value"] <= 1
+    bundle = darkroom.Bundle.open(darkroom.export_bundle(run, data_config=settings))
+    assert bundle.info.classes == CLASSES
+    answers = darkroom.predict(run.folder, run.samples, tmp_path / "blobs" / CLASSES[0] / "0.png")
+    assert len(answers) == len(list(run.samples.iterdir())) + 1
+    assert all(isinstance(answer, darkroom.Prediction) for answer in answers)
 
 
-def test_where_a_class_is_seen_is_told(explaining: FlaskClient) -> None:
-    picture = half((250, 0, 0), (0, 0, 250))
-    for label, place in (("red", 0), ("blue", -1)):
-        response = explaining.post(f"/api/v1/explain?label={label}", data=picture, content_type="image/png")
-        content = response.get_json()
-        document = explaining.get("/api/v1/openapi.json").get_json()
-        assert faults(content, shape_of(document, "/api/v1/explain", "post", response), document) == []
-        assert content["label"] == label
-        rows = content["weights"]
-        assert (len(rows), len(rows[0])) == (8, 8)
-        assert all(row[place] == 1 and row[-1 - place] == 0 for row in rows)
-    best = explaining.post("/api/v1/explain", data=RED, content_type="image/png").get_json()
-    assert best["label"] == "red"
+def test_run_all_returns_the_run(finished_run: Finished, tmp_path: Path) -> None:
+    copied = finished_run.copy(tmp_path / "run")
+    run = darkroom.run_all(str(copied.data), copied.run, data_config=copied.config, resume=True)
+    assert run.read_metrics()["test_openings"] == 1
 
 
-def test_explaining_refuses_what_it_must(explaining: FlaskClient) -> None:
-    post = explaining.post
-    assert_problem(post("/api/v1/explain?label=cat", data=RED, content_type="image/png"), 400, "knows no class 'cat'")
-    assert_problem(post("/api/v1/explain", data=b"x", content_type="image/png"), 422, "not a picture")
-    assert_problem(post("/api/v1/explain", data=bytes(100_001), content_type="image/png"), 422, "too large")
-    assert_problem(upload(explaining, ("a", RED), ("b", RED), url="/api/v1/explain"), 413, "one at a time")
+def test_a_broken_picture_gets_a_failure_among_the_answers(finished_run: Finished, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    good, broken = darkroom.predict(finished_run.run.bundle, next(finished_run.run.samples.iterdir()), tmp_path)
+    assert isinstance(good, darkroom.Prediction)
+    assert isinstance(broken, darkroom.Failure)
+
+
+def test_what_is_wrong_is_raised_in_one_line(tmp_path: Path) -> None:
+    for call in (
+        lambda: darkroom.examine(str(tmp_path / "nowhere")),
+        lambda: darkroom.evaluate(darkroom.Run(tmp_path / "nowhere")),
+        lambda: darkroom.predict(tmp_path),
+        lambda: darkroom.predict(tmp_path, "x.png"),
+        lambda: darkroom.TrainConfig(minutes=1, epochs=1),
+    ):
+        with pytest.raises(darkroom.DarkroomError) as caught:
+            call()
+        assert "\n" not in str(caught.value)

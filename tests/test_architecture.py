@@ -17,6 +17,10 @@ SOURCE = Path(darkroom.__file__).parent
 LAYERS = (
     "__main__",
     "cli",
+    "console",
+    "notebook",
+    "verify",
+    "report",
     "compare",
     "ablate",
     "workflow",
@@ -56,7 +60,7 @@ NO_TORCH = (
     "files",
     "summary",
 )
-NO_TORCH_AT_FIRST = ("cli", "compare", "ablate", "workflow")
+NO_TORCH_AT_FIRST = ("cli", "console", "notebook", "compare", "ablate", "workflow")
 """These import the rest inside of functions."""
 
 TORCH = frozenset({"torch", "torchvision", "timm", "tensorflow", "safetensors"})

@@ -75,7 +75,7 @@ def cache(finished: Finished) -> tuple[str, str]:
 def test_help_names_every_command(darkroom: Command) -> None:
     code, out, _ = darkroom("--help")
     assert code == 0
-    for name in (*COMMANDS, "models", "compare", "ablate"):
+    for name in (*COMMANDS, "models", "compare", "ablate", "report", "verify", "notebook"):
         assert name in out
 
 

@@ -11,6 +11,7 @@
     ├── TrainingError             training cannot go on (a loss that is not finite)
     │   └── TrainingStoppedError  the user stopped it; it can be resumed (exit code 130)
     ├── ExportError               a network cannot be written in a format, or the graph does not answer as it does
+    ├── ReportError               a report cannot be made, or what it says does not hold
     ├── BundleError               a bundle is missing, changed, or of another version
     ├── EngineError               an engine cannot answer
     └── ServerError               a server that was asked refuses or cannot be reached
@@ -61,6 +62,10 @@ class TrainingStoppedError(TrainingError):
 
 class ExportError(DarkroomError):
     """A network cannot be written in a format, or the exported graph does not answer as it does."""
+
+
+class ReportError(DarkroomError):
+    """A report cannot be made, or what it says does not hold."""
 
 
 class BundleError(DarkroomError):

@@ -28,7 +28,7 @@ from darkroom.engines.base import PIXELS_A_CALL, Answers, Engine
 from darkroom.engines.tf_serving_transport import INPUT, SIGNATURE
 from darkroom.errors import EngineError
 from darkroom.export.drawn import KINDS, drawn_pictures
-from darkroom.export.onnx_bundle import Deployed, deployed_network, describe, original, prove, spread
+from darkroom.export.onnx_bundle import Deployed, deployed_network, describe, prove, spread
 from darkroom.export.tensorflow_network import Network
 from darkroom.export.tensorflow_pictures import pixels_of
 from darkroom.export.tensorflow_runtime import quiet, tf
@@ -229,7 +229,7 @@ def _objection(measured: dict[str, Any]) -> str | None:
 
 def _some_files(dataset: DataSet) -> Iterable[bytes]:
     ids = dataset.manifest.indices("validation")
-    return (original(dataset.manifest, int(id)) for id in spread(ids, min(MEASURED, len(ids))))
+    return (dataset.manifest.content(int(id)) for id in spread(ids, min(MEASURED, len(ids))))
 
 
 def _differences(module: Any, content: bytes, contract: Preprocessing) -> tuple[float, int] | None:
