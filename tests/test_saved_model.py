@@ -29,7 +29,7 @@ from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.errors import EngineError, ExportError, UsageError
 from darkroom.export import saved_model, tensorflow_network
 from darkroom.export.drawn import drawn_pictures
-from darkroom.export.onnx_bundle import Deployed, network_answers, original
+from darkroom.export.onnx_bundle import Deployed, network_answers
 from darkroom.export.saved_model import SavedModelEngine, export_saved_model, next_version
 from darkroom.export.tensorflow_network import Network
 from darkroom.export.tensorflow_pictures import pixels_of
@@ -478,7 +478,7 @@ def test_the_signature_for_files_is_measured(written: tuple[Finished, Path]) -> 
 def test_files_are_answered_as_their_pixels(written: tuple[Finished, Path], engine: SavedModelEngine) -> None:
     dataset = written[0].dataset()
     ids = dataset.manifest.indices("test")[:20]
-    contents = [original(dataset.manifest, int(id)) for id in ids]
+    contents = [dataset.manifest.content(int(id)) for id in ids]
     found = engine.run_files(contents).probabilities
     np.testing.assert_allclose(found, engine.predict(np.array(dataset.pixels[ids])), atol=1e-5)
     with pytest.raises(EngineError, match="TensorFlow cannot answer"):
@@ -599,7 +599,7 @@ def test_a_client_without_darkroom_sends_files(written: tuple[Finished, Path], s
     dataset = written[0].dataset()
     served.closing.clear()
     ids = dataset.manifest.indices("test")[:3]
-    contents = [original(dataset.manifest, int(id)) for id in ids]
+    contents = [dataset.manifest.content(int(id)) for id in ids]
     body = {"signature_name": "encoded", "instances": [{"b64": base64.b64encode(one).decode()} for one in contents]}
     with FACES["http"](served) as url, OnnxRuntimeEngine.open(written[0].run.bundle) as local:
         with urllib.request.urlopen(f"{url}/v1/models/blobs-cnn:predict", json.dumps(body).encode()) as response:  # noqa: S310

@@ -7,6 +7,7 @@ import io
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask
@@ -256,6 +257,8 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         for channel in list(self.active_channels.values()):
             if channel.is_slow(moment, self._transfer_seconds):
                 channel.will_close = True
+                with suppress(OSError):  # one that takes nothing is never writable, and would stay for ever
+                    channel.socket.shutdown(socket.SHUT_RDWR)
 
     def stop_accepting(self) -> None:
         """Take in the connections that wait to be, then refuse further ones; only in the thread of the loop."""
