@@ -7,7 +7,7 @@ KERAS := benchmarks/.venv-keras
 PEERS ?= keras textbook
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format bench clean $(KERAS)
+.PHONY: help run test test-all lint format reference docs bench clean $(KERAS)
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -35,6 +35,16 @@ lint: $(STAMP)  ## ruff and mypy
 format: $(STAMP)  ## let ruff tidy up
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(STAMP)  ## write docs/reference and notebooks/walkthrough.ipynb anew, from the code
+	$(BIN)/python docs/generate.py
+
+.venv/.made-for-docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: .venv/.made-for-docs  ## the docs as a site, into build/site
+	$(BIN)/mkdocs build
 
 # TensorFlow for the Keras CNN, in an environment of its own: 1.6 GB, so only where it is asked for.
 $(KERAS): $(KERAS)/.made-from-requirements

@@ -16,12 +16,19 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 import bundles  # noqa: E402
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine  # noqa: E402
 from finished import Finished, finish  # noqa: E402
+from reported import Reported, report  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A whole `darkroom run`, made once; tests that change it change a `copy` of it."""
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def reported_run(finished_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """A copy of that run with its report, made once; tests that change it change a `copy` of it."""
+    return report(finished_run, tmp_path_factory.mktemp("reported") / "run")
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,25 @@ import numpy as np
 import pytest
 
 from darkroom import workflow
-from darkroom.ablate import FACTORS, _pinned, ablate, factors_of, lines, variants_of
+from darkroom.ablate import (
+    FACTORS,
+    HALF,
+    MORE_PICTURES,
+    PARTS,
+    _pinned,
+    ablate,
+    changed,
+    factors_of,
+    lines,
+    more,
+    variants_of,
+)
 from darkroom.cli import main
 from darkroom.comparison.folder import Ablation
 from darkroom.config import AblateConfig, DataConfig, TrainConfig
 from darkroom.data.augmentation import NONE
 from darkroom.errors import DataError, RunError, TrainingError, UsageError
-from darkroom.evaluation.effects import effect
+from darkroom.evaluation.effects import Effect, effect
 from darkroom.runs import Run
 from darkroom.training.recipes import complete
 from finished import draw_blobs
@@ -36,6 +48,10 @@ BASE = {
     "colour_jitter": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "epochs": 8,
+    "batch_size": 32,
+    "train_fraction": 1.0,
+    "pictures": 1000,
 }
 
 
@@ -53,8 +69,8 @@ def test_what_seeds_share_cancels_out() -> None:
 
 def test_no_augmentation_means_none() -> None:
     (variant,) = variants_of("augmentation", BASE)
-    changed = complete(TrainConfig(**variant.changes), image_size=32, pictures=1000)
-    assert changed.augmentation == NONE
+    settings = complete(TrainConfig(**variant.changes), image_size=32, pictures=1000)
+    assert settings.augmentation == NONE
 
 
 def test_each_variant_differs_from_the_baseline() -> None:
@@ -84,6 +100,52 @@ def test_width_is_varied_where_there_is_one() -> None:
     for factor in ("width", "convolutions"):
         with pytest.raises(UsageError, match=f"--of {factor} is for our own network, not for resnet18"):
             factors_of(AblateConfig(of=(factor,)), "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch_size", "epochs", "expected"),
+    [
+        (1000, 32, 9, [(0.5, 17), (0.25, 35)]),  # 31 steps an epoch, then 16 and 8
+        (45_000, 512, 10, [(0.5, 20), (0.25, 40)]),  # 88, 44, 22
+        (40, 16, 3, [(0.5, 6), (0.25, 6)]),  # 2, then 1 of as many pictures as there are
+        (1, 16, 1, [(0.5, 1), (0.25, 1)]),
+    ],
+)
+def test_a_part_of_the_pictures_takes_as_many_steps(
+    pictures: int, batch_size: int, epochs: int, expected: list[tuple[float, int]]
+) -> None:
+    base = BASE | {"pictures": pictures, "batch_size": batch_size, "epochs": epochs}
+    variants = variants_of("pictures", base)
+    assert [variant.what for variant in variants] == list(PARTS)
+    assert [(each.changes["train_fraction"], each.changes["epochs"]) for each in variants] == expected
+    assert {each.changes["batch_size"] for each in variants} == {batch_size}
+
+
+def test_a_part_of_the_pictures_takes_as_many_minutes_of_the_same_training() -> None:
+    base = BASE | {"epochs": None, "train_fraction": 0.3, "translate": 4, "cutout": 12}
+    for variant, fraction in zip(variants_of("pictures", base), (0.15, 0.075), strict=True):
+        data_config, training = changed(
+            DataConfig(train_fraction=0.3, seed=5), TrainConfig(minutes=2.0, recipe="best"), variant.changes
+        )
+        assert data_config.train_fraction == pytest.approx(fraction)
+        assert replace(data_config, train_fraction=1.0) == DataConfig(seed=5)
+        assert training == TrainConfig(minutes=2.0, recipe="best", batch_size=32, translate=4, cutout=12)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.001, 0.004, "help"),
+        (0.02, 0.06, "help"),
+        (0.0, 0.009, "little"),
+        (-0.02, 0.009, "little"),
+        (-0.03, 0.08, "unsure"),
+        (-0.001, 0.01, "unsure"),
+    ],
+)
+def test_what_the_last_doubling_says_of_more_pictures(low: float, high: float, said: str) -> None:
+    assert more(Effect((low + high) / 2, low, high, deviation=0.01, n=3, sure=low > 0 or high < 0)) == said
+    assert said in MORE_PICTURES
 
 
 def test_what_is_measured_of_the_baseline_holds_for_all() -> None:
@@ -133,6 +195,7 @@ def storage(ablated: Ablation) -> DataConfig:
 def test_an_ablation_tells_each_effect(ablated: Ablation) -> None:
     content = json.loads(ablated.content.read_text())
     assert [row["factor"] for row in content["effects"]] == ["label-smoothing", "ema"]
+    assert content["doubling"] is None
     assert content["seeds"] == [0, 1]
     for row in content["effects"]:
         expected = np.mean(np.array(row["accuracies"]) - content["baseline"])
@@ -148,6 +211,43 @@ def test_an_ablation_tells_each_effect(ablated: Ablation) -> None:
 
 def test_the_test_split_stays_closed(ablated: Ablation) -> None:
     assert not any(run.name == "metrics.json" for run in ablated.runs.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def learning_curve(ablated: Ablation) -> Ablation:
+    """Trainings on all, half and a quarter of 42 pictures, with two seeds."""
+    folder = ablated.folder.parent
+    place = Ablation(folder / "curve")
+    storage = DataConfig(cache=folder / "cache")
+    config = AblateConfig(of=("pictures",), seeds=2)
+    ablate(str(folder / "blobs"), place.folder, data_config=storage, training=ARGUMENTS["training"], config=config)
+    return place
+
+
+def test_a_learning_curve_varies_nothing_but_the_pictures(learning_curve: Ablation) -> None:
+    content = json.loads(learning_curve.content.read_text())
+    for seed in (0, 1):
+        runs = [learning_curve.run(f"{what}-seed-{seed}") for what in ("baseline", *PARTS)]
+        configs = [run.read_config() for run in runs]
+        assert [sum(config["data"]["counts"]["train"].values()) for config in configs] == [42, 21, 12]
+        assert [config["training"]["result"]["steps"] for config in configs] == [6, 6, 6]
+        for part in ("architecture", "kind"):
+            assert configs[0]["network"][part] == configs[1]["network"][part] == configs[2]["network"][part]
+        settings = [config["training"]["settings"] for config in configs]
+        left = [{k: v for k, v in each.items() if k not in ("epochs", "patience")} for each in settings]
+        assert left[0] == left[1] == left[2]
+        rows = [run.manifest.read_text().splitlines() for run in runs]
+        splits = [[row.split(",")[3].replace("unused", "train") for row in table] for table in rows]
+        assert splits[0] == splits[1] == splits[2]
+    gain = effect(content["baseline"], content["effects"][0]["accuracies"])
+    assert content["effects"][0]["what"] == HALF
+    assert content["doubling"] == {
+        **{name: pytest.approx(value) for name, value in vars(gain).items()},
+        "from": 21,
+        "to": 42,
+        "more": more(gain),
+    }
+    assert any(line.startswith("from 21 training pictures to 42: ") for line in lines(content))
 
 
 def test_all_trainings_share_what_was_measured(ablated: Ablation) -> None:
@@ -221,7 +321,7 @@ def test_one_process_at_a_time(copied: Ablation, data: str, storage: DataConfig)
 
 def test_another_optimiser_does_not_take_over_what_was_given_for_the_first() -> None:
     base = complete(TrainConfig(learning_rate=0.12), image_size=32, pictures=1000, own_size=32).to_json()
-    variants = variants_of("optimiser", base | base["augmentation"])
+    variants = variants_of("optimiser", BASE | base | base["augmentation"])
     assert {variant.changes["optimiser"] for variant in variants} == {"sgd", "adamw"} - {base["optimiser"]}
     for variant in variants:
         assert (variant.changes["learning_rate"], variant.changes["momentum"]) == (None, None)

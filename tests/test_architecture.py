@@ -17,6 +17,10 @@ SOURCE = Path(darkroom.__file__).parent
 LAYERS = (
     "__main__",
     "cli",
+    "console",
+    "notebook",
+    "verify",
+    "report",
     "compare",
     "ablate",
     "workflow",
@@ -43,7 +47,7 @@ LAYERS = (
 """The house from the roof to the ground: each imports only what stands below it (docs/design.md says why)."""
 
 NO_TORCH = ("web", "engines", "bundle", "preprocess", "report", "runs", "shipped", "config", "files", "summary")
-NO_TORCH_AT_FIRST = ("cli", "compare", "ablate", "workflow")
+NO_TORCH_AT_FIRST = ("cli", "console", "notebook", "compare", "ablate", "workflow")
 """These import the rest inside of functions."""
 
 TORCH = frozenset({"torch", "torchvision", "timm", "tensorflow", "safetensors"})

@@ -234,11 +234,14 @@ def test_data_is_counted_and_its_faults_are_told(papers: Papers) -> None:
     assert "1 unreadable pictures were left out" in papers.section("Data")
     assert "opened 1 time." in papers.section("Data")
     assert "have a copy" not in papers.section("Data")
+    assert "left aside" not in papers.section("Data")
     papers.config["data"] |= {"leaks": 7, "unreadable": []}
+    papers.config["data"]["counts"] = counts | {"unused": {"cat": 1000, "dog": 2}}
     papers.metrics["test_openings"] = 3
     assert "7 training pictures have a copy in validation or test" in papers.section("Data")
     assert "opened 3 times." in papers.section("Data")
     assert "unreadable" not in papers.section("Data")
+    assert "1,002 training pictures were left aside" in papers.section("Data")
 
 
 def test_the_weakest_class_comes_first(papers: Papers) -> None:

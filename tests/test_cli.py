@@ -86,11 +86,16 @@ def test_help_names_every_command(darkroom: Command) -> None:
         "run",
         "compare",
         "ablate",
+        "report",
+        "verify",
+        "notebook",
     ):
         assert name in out
 
 
-@pytest.mark.parametrize("name", ["doctor", "train", "evaluate", "export", "share", "predict", "serve", "run"])
+@pytest.mark.parametrize(
+    "name", ["doctor", "train", "evaluate", "export", "share", "predict", "serve", "run", "notebook"]
+)
 def test_every_option_has_a_sentence(darkroom: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = darkroom(name, "--help")

@@ -20,6 +20,9 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (DataConfig, {"test_fraction": -0.1}, "--test-fraction is -0.1"),
     (DataConfig, {"test_fraction": math.nan}, "--test-fraction is nan"),
     (DataConfig, {"validation_fraction": 0.5, "test_fraction": 0.45}, "leave some to train on"),
+    (DataConfig, {"train_fraction": 0.0}, "--train-fraction is 0.0: give a part above 0, up to 1"),
+    (DataConfig, {"train_fraction": 1.01}, "--train-fraction is 1.01"),
+    (DataConfig, {"train_fraction": math.nan}, "--train-fraction is nan"),
     (DataConfig, {"seed": -1}, "--seed is -1"),
     (DataConfig, {"seed": 2**32}, "--seed is 4294967296"),
     (TrainConfig, {"minutes": 5, "epochs": 3}, "--minutes 5 and --epochs 3 contradict each other"),
@@ -71,6 +74,7 @@ def test_what_is_out_of_range_is_refused_in_one_line(
     ("kind", "values"),
     [
         (DataConfig, {"image_size": 8, "seed": 2**32 - 1, "validation_fraction": 0.01, "test_fraction": 0.89}),
+        (DataConfig, {"train_fraction": 1e-6}),
         (TrainConfig, {"minutes": 0.01, "crop_scale": 1.0, "momentum": 0.0, "learning_rate": 0.0}),
         (TrainConfig, {"epochs": 1, "batch_size": 2, "ema_decay": 0.0}),
         (ServeConfig, {"port": 0, "max_files": 1}),

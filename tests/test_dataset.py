@@ -9,7 +9,7 @@ import pytest
 
 from darkroom.config import DataConfig
 from darkroom.data.dataset import PHOTO, DataSet, leaks, prepare, reopen, suitable_size
-from darkroom.data.manifest import Manifest
+from darkroom.data.manifest import Manifest, Row
 from darkroom.errors import DataError, RunError
 from darkroom.files import sha256_of
 from darkroom.preprocess import load
@@ -79,6 +79,16 @@ def test_size_follows_the_shorter_side(tmp_path: Path, size: tuple[int, int], ex
     dataset = prepare(str(tmp_path / "data"), DataConfig(cache=tmp_path / "cache"))
     assert dataset.pixels.shape[1:] == (expected, expected, 3)
     assert suitable_size(dataset.manifest) == expected
+
+
+def test_size_does_not_follow_the_part_that_is_trained_on() -> None:
+    pictures = (("train", 16), ("unused", 40), ("unused", 40), ("validation", 64), ("test", 64), ("test", 64))
+    rows = tuple(
+        Row(place, f"{place}.png", "cat", split, "0" * 64, side, side, place)
+        for place, (split, side) in enumerate(pictures)
+    )
+    manifest = Manifest(Path(), ("cat",), rows, "")
+    assert suitable_size(manifest) == 40
 
 
 def test_a_size_that_was_given_is_kept(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from darkroom.config import DataConfig
 from darkroom.data.inspection import Inspection
 from darkroom.data.manifest import COLUMNS, Manifest, build_manifest
 from darkroom.data.pictures import Picture, Source
-from darkroom.data.split import MOST_VALIDATION, split_pictures
+from darkroom.data.split import MOST_VALIDATION, UNUSED, split_pictures
 from darkroom.errors import DataError, RunError
 
 ROOT = Path("/data/pets")
@@ -107,6 +107,59 @@ def test_each_class_gets_its_share_to_a_picture(sizes: tuple[int, ...], test: fl
             assert abs(counts[split][label] - fraction * size) < 1
         if min(sizes) * fraction >= 1:  # no class needed a seat beyond its share
             assert abs(sum(counts[split].values()) - fraction * sum(sizes)) <= 0.5 + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(fakes=with_copies(), order=st.randoms(use_true_random=False), seed=st.integers(0, 5))
+def test_smaller_parts_of_train_lie_within_larger_ones_and_cut_no_group(fakes: list[Fake], order, seed: int) -> None:
+    whole = manifest_of(fakes, seed=seed)
+    larger = set(whole.indices("train").tolist())
+    for fraction in (0.7, 0.5, 0.25, 0.01):
+        part = manifest_of(fakes, seed=seed, train_fraction=fraction)
+        kept = set(part.indices("train").tolist())
+        assert kept <= larger
+        larger = kept
+        for split in ("validation", "test"):
+            np.testing.assert_array_equal(part.indices(split), whole.indices(split))
+        assert part.training_rows == [replace(row, split=part.rows[row.id].split) for row in whole.training_rows]
+        assert all(part.counts()["train"].values())
+        trained, unused = ({row.sha256 for row in part.rows if row.split == split} for split in ("train", UNUSED))
+        assert not trained & unused
+        assert part.fingerprint == whole.fingerprint
+        shuffled = manifest_of(order.sample(fakes, len(fakes)), seed=seed, train_fraction=fraction)
+        assert split_by_name(shuffled) == split_by_name(part)
+
+
+@pytest.mark.parametrize(("fraction", "each"), [(0.999, 42), (0.5, 21), (0.25, 11), (0.1, 4), (1e-6, 1)])
+def test_each_class_is_trained_on_by_its_part(fraction: float, each: int) -> None:
+    counts = manifest_of(plain(60), train_fraction=fraction).counts()
+    assert counts["train"] == dict.fromkeys(CLASSES, each)
+    assert counts["validation"] == counts["test"] == dict.fromkeys(CLASSES, 9)
+    assert counts.get(UNUSED, dict.fromkeys(CLASSES, 0)) == dict.fromkeys(CLASSES, 42 - each)
+    assert (UNUSED in counts) == (each < 42)
+
+
+def test_another_seed_leaves_others_aside() -> None:
+    parts = [manifest_of(plain(60, split="train"), train_fraction=0.5, seed=seed) for seed in (0, 1)]
+    assert len({tuple(part.indices("train").tolist()) for part in parts}) == 2
+
+
+def test_a_part_of_a_given_train_split_keeps_copies_together() -> None:
+    shared = [Fake(f"{split}/s{n}", "cat", f"s{n}", split) for split in ("train", "test") for n in range(30)]
+    twice = [Fake(f"{copy}/{n}", "dog", f"twice {n}", "train") for copy in "ab" for n in range(20)]
+    fakes = [*plain(5, split="test"), *plain(4, ("bird",), split="train"), *shared, *twice]
+    splits = split_by_name(manifest_of(fakes, train_fraction=0.5))
+    assert {splits[f"train/s{n}"] for n in range(30)} == {"train", UNUSED}
+    assert {splits[f"test/s{n}"] for n in range(30)} == {"test"}
+    assert all(splits[f"a/{n}"] == splits[f"b/{n}"] for n in range(20))
+
+
+def test_what_is_left_aside_survives_the_file(tmp_path: Path) -> None:
+    manifest = manifest_of(plain(10), train_fraction=0.5)
+    manifest.write(tmp_path / "manifest.csv")
+    again = Manifest.read(tmp_path / "manifest.csv", root=ROOT, classes=CLASSES, fingerprint=manifest.fingerprint)
+    assert again == manifest
+    assert sum(again.counts()[UNUSED].values()) > 0
 
 
 def test_the_split_is_the_same_on_every_machine() -> None:

@@ -156,7 +156,8 @@ def test_clear_deletes_a_run_and_nothing_else(tmp_path: Path) -> None:
     run.write_predictions("test", made(2))
     for folder in (run.figures, run.samples, run.bundle, run.tensorboard):
         (folder / "inside").mkdir(parents=True)
-    for name in ("checkpoint.pt", "model.safetensors", "manifest.csv", "metrics.json"):
+    reported = ("insights.json", "report.json", "report.pdf", "slides.pptx")
+    for name in ("checkpoint.pt", "model.safetensors", "manifest.csv", "metrics.json", *reported):
         (tmp_path / name).write_bytes(b"x")
     mine = {"notes.txt", "config.json.bak", "figures-old"}
     for name in mine:

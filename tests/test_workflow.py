@@ -12,9 +12,11 @@ from darkroom import workflow
 from darkroom.bundle import Bundle
 from darkroom.comparison.folder import Ablation, Comparison, Study
 from darkroom.config import DataConfig, TrainConfig
+from darkroom.data.dataset import reopen
 from darkroom.data.storage import locked
 from darkroom.errors import BundleError, DataError, ModelError, RunError, UsageError
 from darkroom.runs import Run
+from darkroom.summary import run_lines
 from darkroom.workflow import bundle_of, claim, free_folder, free_run
 from finished import CLASSES, Finished, draw_blobs
 
@@ -183,6 +185,29 @@ def test_resuming_with_other_settings_is_refused(copied: Finished, values: dict[
     assert contents(copied.run.folder) == before
 
 
+def test_a_part_of_the_pictures_is_trained_on_told_and_kept(tmp_path: Path) -> None:
+    draw_blobs(tmp_path / "blobs", pictures=60)
+    data, run, storage = str(tmp_path / "blobs"), Run(tmp_path / "run"), DataConfig(cache=tmp_path / "cache")
+    half = DataConfig(cache=storage.cache, train_fraction=0.5)
+    workflow.run_all(data, run, data_config=half, config=QUICK)
+    content = run.read_config()
+    assert content["data"]["requested"]["train_fraction"] == 0.5
+    assert content["data"]["counts"] == {
+        "train": dict.fromkeys(CLASSES, 21),
+        "validation": dict.fromkeys(CLASSES, 9),
+        "test": dict.fromkeys(CLASSES, 9),
+        "unused": dict.fromkeys(CLASSES, 21),
+    }
+    assert any("3 classes, 63 train, 27 validation, 27 test, 63 unused" in line for line in run_lines(run))
+    card = (run.bundle / "model-card.md").read_text(encoding="utf-8")
+    assert "63 training pictures were left aside" in card
+    assert "--train-fraction 0.5" in card
+    assert len(reopen(run, storage).manifest.indices("train")) == 63, "whatever is asked for later"
+    workflow.train(data, run, data_config=storage, config=TrainConfig(), resume=True)
+    with pytest.raises(UsageError, match=r"--train-fraction is 0\.25 but the run was started with 0\.5"):
+        workflow.train(data, run, data_config=DataConfig(cache=storage.cache, train_fraction=0.25), resume=True)
+
+
 def test_resuming_on_other_data_is_refused(copied: Finished) -> None:
     with pytest.raises(UsageError, match=r"was started on .*, not digits"):
         workflow.train("digits", copied.run, data_config=copied.config, config=TrainConfig(), resume=True)
@@ -234,6 +259,11 @@ def test_a_run_is_named_after_its_data(tmp_path: Path, monkeypatch: pytest.Monke
     assert free_run(data).folder == Path("runs") / name
 
 
+def test_comparisons_of_an_archive_are_named_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert free_folder("/data/pets.zip", "-compared") == Path("runs") / "pets-compared"
+
+
 def test_a_taken_name_is_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for expected in ("digits", "digits-2", "digits-3"):
@@ -270,6 +300,20 @@ def test_claim_knows_what_a_folder_holds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     place.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("kind", [Comparison, Ablation])
+def test_a_report_is_cleared_with_its_comparison(kind: Callable[[Path], Study], tmp_path: Path) -> None:
+    place = kind(tmp_path)
+    place.keep({"requested": {}})
+    reported = {"insights.json", "report.json", "report.pdf", "slides.pptx"}
+    for name in reported:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("mine")
+    place.clear()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == ({"notes.txt"} if kind is Comparison else {"notes.txt", *reported}), "of an ablation there is none"
+    place.clear()
 
 
 def test_examine_reports_and_writes_nothing_beside_the_pictures(tmp_path: Path) -> None:

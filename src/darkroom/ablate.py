@@ -1,6 +1,10 @@
-"""`darkroom ablate`: one thing taken away or exchanged at a time, in trainings of equal budget, over several seeds."""
+"""`darkroom ablate`: one thing taken away or exchanged at a time, in trainings of equal budget, over several seeds.
 
-from collections.abc import Iterator, Mapping
+The budget is a number of minutes, or of passes over the pictures; with half of the pictures it is twice as many passes,
+and so as many steps.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +20,7 @@ from darkroom.training import launch
 
 if TYPE_CHECKING:
     from darkroom.data.dataset import DataSet
+    from darkroom.evaluation.effects import Effect
 
 DEFAULT_MINUTES = 1.0
 """Of each training where neither minutes nor epochs are given."""
@@ -36,6 +41,22 @@ PLAIN: dict[str, Any] = {
     "cutmix": 0.0,
 }
 """No augmentation at all."""
+
+BASELINE = "baseline"
+HALF = "half of the training pictures"
+PARTS = {HALF: 0.5, "a quarter of the training pictures": 0.25}
+
+LITTLE = 0.01
+"""Accuracy below which a doubling of the training pictures is not worth their collection; judgement."""
+
+MORE_PICTURES = {
+    "help": "more of them would help",
+    "little": "more of the same would help little",
+    "unsure": "the trainings are too few to tell whether more of them would help",
+}
+
+OF_DATA = frozenset({"train_fraction"})
+"""What a variant may change of the data; all else is of the training."""
 
 
 OF_OPTIMISER = dict.fromkeys(("learning_rate", "weight_decay", "momentum"))
@@ -81,9 +102,43 @@ def variants_of(factor: Factor, base: Mapping[str, Any], *, model: str = OURS) -
         "width": [(f"width × {factor:g}", {"width": factor * base["width"]}) for factor in (0.5, 2.0)],
         "convolutions": [("a third convolution a stage", {"convolutions": 3})],
         "dropout": [("dropout 0.2", {"dropout": 0.2}) if not base["dropout"] else ("no dropout", {"dropout": 0.0})],
+        "pictures": [(what, with_part(part, base)) for what, part in PARTS.items()],
     }
     tried = [Variant(factor, what, change) for what, change in changes[factor]]
     return [variant for variant in tried if any(base[name] != value for name, value in variant.changes.items())]
+
+
+def with_part(part: float, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes with a part of the baseline's training pictures: in as many minutes or steps, nothing else.
+
+    What a recipe derives from the number of pictures or epochs is held as it is: batches, translation, cut-out. Where
+    epochs are counted (`base["epochs"]`), there are as many more as make up the steps. Validation then chooses among
+    more epochs, which flatters the part a little.
+    """
+    held = {name: base[name] for name in ("batch_size", "translate", "cutout")}
+    changes = {"train_fraction": part * base["train_fraction"], **held}
+    if base["epochs"] is None:
+        return changes
+    all_steps, steps = (steps_an_epoch(share * base["pictures"], base["batch_size"]) for share in (1, part))
+    return {**changes, "epochs": max(1, round(base["epochs"] * all_steps / steps))}
+
+
+def steps_an_epoch(pictures: float, batch_size: int) -> int:
+    """As `Batches` cuts them."""
+    return max(1, round(pictures / batch_size))
+
+
+def changed(
+    data_config: DataConfig, training: TrainConfig, changes: Mapping[str, Any]
+) -> tuple[DataConfig, TrainConfig]:
+    """The settings of a variant, from those of the baseline.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    of_data = {name: value for name, value in changes.items() if name in OF_DATA}
+    of_training = {name: value for name, value in changes.items() if name not in OF_DATA}
+    return replace(data_config, **of_data), replace(training, **of_training)
 
 
 @dataclass(frozen=True)
@@ -108,26 +163,42 @@ class Series:
     @property
     def variants(self) -> list[Variant]:
         """Of all factors."""
-        base, model = {**self.settings, **self.settings["augmentation"]}, self.training.model
+        model = self.training.model
+        base = {
+            **self.settings,
+            **self.settings["augmentation"],
+            "epochs": self.training.epochs,
+            "train_fraction": self.data_config.train_fraction,
+            "pictures": len(self.dataset.manifest.indices("train")),
+        }
         factors = factors_of(self.config, model)
         return [variant for factor in factors for variant in variants_of(factor, base, model=model)]
 
     def accuracies(self, what: str, changes: Mapping[str, Any]) -> list[float]:
         """Validation accuracy of one kind of training, a value a seed."""
-        return [self._accuracy(self.place.run(f"{what}-seed-{seed}"), seed, changes) for seed in self.seeds]
+        return [self._accuracy(self._run(what, seed), seed, changes) for seed in self.seeds]
+
+    def pictures(self, what: str) -> int:
+        """How many the first training of that kind has learned from."""
+        counts = self._run(what, self.seeds[0]).read_config()["data"]["counts"]
+        return int(sum(counts["train"].values()))
+
+    def _run(self, what: str, seed: int) -> Run:
+        return self.place.run(f"{what}-seed-{seed}")
 
     def _accuracy(self, run: Run, seed: int, changes: Mapping[str, Any]) -> float:
         begun = run.config.exists()
         if not (begun and run.finished):
             say(f"== {run.folder.name} ==")
+            data_config, training = changed(replace(self.data_config, seed=seed), self.training, changes)
             workflow.train(
                 self.data,
                 run,
-                data_config=replace(self.data_config, seed=seed),
-                config=replace(self.training, **changes),
+                data_config=data_config,
+                config=training,
                 resume=begun,
                 overwrite=not begun and run.holds(),
-                dataset=self.dataset if seed == self.data_config.seed else None,
+                dataset=self.dataset if data_config == self.data_config else None,
             )
         return float(run.read_config()["training"]["result"]["best_validation_accuracy"])
 
@@ -167,7 +238,7 @@ def _carried_out(series: Series) -> dict[str, Any]:
     from darkroom.evaluation.effects import effect
     from darkroom.figures.comparison import effects
 
-    place, base = series.place, series.accuracies("baseline", {})
+    place, base = series.place, series.accuracies(BASELINE, {})
     rows, left_out = [], []
     for variant in series.variants:
         try:
@@ -189,12 +260,33 @@ def _carried_out(series: Series) -> dict[str, Any]:
         "baseline": base,
         "settings": series.settings,
         "effects": rows,
+        "doubling": last_doubling(series, {BASELINE: base, **{row["what"]: row["accuracies"] for row in rows}}),
         "left_out": left_out,
     }
     files.write_text(place.text, "\n".join(lines(content)) + "\n")
     effects(place.figure, rows=rows, baseline=base)
     files.write_json(place.content, content)
     return content
+
+
+def last_doubling(series: Series, accuracies: Mapping[str, Sequence[float]]) -> dict[str, Any] | None:
+    """What the second half of the training pictures has added, and what that says of still more of them.
+
+    None where no training had half of them.
+    """
+    from darkroom.evaluation.effects import effect
+
+    if HALF not in accuracies:
+        return None
+    gain = effect(accuracies[BASELINE], accuracies[HALF])
+    return {"from": series.pictures(HALF), "to": series.pictures(BASELINE), **asdict(gain), "more": more(gain)}
+
+
+def more(gain: "Effect") -> str:
+    """Which sentence of `MORE_PICTURES` the gain by the last doubling supports."""
+    if gain.low > 0:
+        return "help"
+    return "little" if gain.high < LITTLE else "unsure"
 
 
 def _begun(
@@ -223,7 +315,7 @@ def _begun(
     if not series.variants:
         raise UsageError(f"--of {' '.join(config.of)} would change nothing of the baseline: name something else")
     for variant in series.variants:
-        replace(pinned, **variant.changes)  # which refuses what does not go together, before anything is trained
+        changed(data_config, pinned, variant.changes)  # which refuses what does not go together, before any training
     if overwrite:  # only now: what cannot be trained must not cost the ablation that was there
         place.clear()
     place.keep(
@@ -281,6 +373,12 @@ def lines(content: Mapping[str, Any]) -> Iterator[str]:
         sure = "  *" if row["sure"] else ""
         interval = f"({_signed(row['low'])} to {_signed(row['high'])})"
         yield f"{row['what']:<{width}}  {_signed(row['mean'])} points {interval}{sure}"
+    if doubling := content["doubling"]:
+        interval = f"({_signed(doubling['low'])} to {_signed(doubling['high'])})"
+        yield (
+            f"from {doubling['from']:,} training pictures to {doubling['to']:,}: {_signed(doubling['mean'])} points "
+            f"{interval}; {MORE_PICTURES[doubling['more']]}"
+        )
     yield from content["left_out"]
     yield "95 % intervals over seeds (paired t); * where they leave out 0. Nothing is corrected for their number."
 

@@ -1,50 +1,46 @@
-"""The command line: parse, call one function, print. The only place that exits."""
+"""The command line: parse, call one function, print."""
 
 import io
 import json
-import os
-import re
 import shlex
-import shutil
 import sys
-import tomllib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
 from cyclopts.config import Dict
 
 from darkroom import __version__, workflow
-from darkroom.comparison.folder import Ablation, Comparison, Study
-from darkroom.config import (
-    AblateConfig,
-    CompareConfig,
-    DataConfig,
-    ExportConfig,
-    ServeConfig,
-    StorageConfig,
-    TrainConfig,
+from darkroom.comparison.folder import Ablation, Comparison
+from darkroom.config import DataConfig
+from darkroom.console import (
+    ABLATING,
+    COMPARING,
+    DATA,
+    EXPORTING,
+    SERVING,
+    STORAGE,
+    TRAINING,
+    Ablating,
+    AsJson,
+    Comparing,
+    Data,
+    Exporting,
+    Flag,
+    Serving,
+    Storage,
+    Training,
+    mistakes_told,
+    program,
+    read_toml,
+    resumable,
+    storage_options,
 )
-from darkroom.errors import DarkroomError, ImageError, TrainingStoppedError, UsageError
-from darkroom.progress import say, track
+from darkroom.errors import ImageError, ReportError, UsageError
 from darkroom.runs import Run
-from darkroom.training import launch
-
-EXIT_ERROR = 2
-EXIT_STOPPED = 130
-"""What shells report for Ctrl-C."""
-
-FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
-
-EXTRAS = {
-    **dict.fromkeys(("flask", "onnxruntime", "waitress"), "serve"),
-    **dict.fromkeys(("timm", "huggingface_hub", "torchvision"), "transfer"),
-}
-"""The extra that brings a package; of all others it is `train`."""
 
 app = cyclopts.App(
     name="darkroom",
@@ -54,25 +50,7 @@ app = cyclopts.App(
     version_flags=["--version"],
 )
 
-app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # `main` tells of it
-
-Data = Annotated[DataConfig, Parameter(name="*")]
-Storage = Annotated[StorageConfig, Parameter(name="*")]
-Training = Annotated[TrainConfig, Parameter(name="*")]
-Flag = Annotated[bool, Parameter(negative="")]
-AsJson = Annotated[bool, Parameter(name="--json", negative="")]
-Serving = Annotated[ServeConfig, Parameter(name="*")]
-Comparing = Annotated[CompareConfig, Parameter(name="*", consume_multiple=True)]
-Ablating = Annotated[AblateConfig, Parameter(name="*", consume_multiple=True)]
-Exporting = Annotated[ExportConfig, Parameter(name="*")]
-
-DATA = DataConfig()
-STORAGE = StorageConfig()
-TRAINING = TrainConfig()
-SERVING = ServeConfig()
-EXPORTING = ExportConfig()
-ABLATING = AblateConfig()
-COMPARING = CompareConfig()
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # `mistakes_told` tells of it
 
 
 @app.command
@@ -115,11 +93,11 @@ def train(
         Delete the run that is in the folder.
     """
     run = _run_folder(data, out, resume=resume)
-    with _resumable("train", data, run, data_config):
+    with resumable("train", data, run, data_config):
         workflow.train(data, run, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
     # After a refit validation has been learned. Of several processes, only the leader has the folder, and prints.
     split = ("--split", "test") if run.begun and run.refitted else ()
-    command = [_program(), "evaluate", str(run.folder), *split, *_storage(data_config)]
+    command = [program(), "evaluate", str(run.folder), *split, *storage_options(data_config)]
     print(f"{run.folder}\nevaluate it: {shlex.join(command)}")
 
 
@@ -215,18 +193,12 @@ def predict(
     top
         Classes shown for each picture in the table.
     """
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-    from darkroom.engines.prediction import Failure, expand, stream_predictions
+    from darkroom.engines.prediction import Failure
     from darkroom.summary import prediction_json, prediction_lines
 
-    if not images:
-        raise UsageError("no pictures are named: give files, folders or patterns after the model")
     if top < 1:
         raise UsageError(f"--top is {top}: give at least 1")
-    paths = expand(images)
-    with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
-        sources = ((str(path), path) for path in paths)
-        answers = list(track(stream_predictions(engine, sources), total=len(paths), what="Predicting"))
+    answers = workflow.predict(model, *images)
     if as_json:
         print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
     else:
@@ -244,12 +216,7 @@ def serve(model: str, /, *, settings: Serving = SERVING) -> None:
     model
         A run folder, a bundle, or the name of a model that comes with darkroom (`darkroom models` lists them).
     """
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-    from darkroom.web import create_app
-    from darkroom.web.server import serve as listen
-
-    with OnnxRuntimeEngine.open(workflow.bundle_of(model)) as engine:
-        listen(create_app(engine, settings), settings)
+    workflow.serve(model, settings)
 
 
 @app.command
@@ -279,9 +246,9 @@ def run(
     from darkroom.summary import run_lines
 
     folder = _run_folder(data, out, resume=resume)
-    with _resumable("run", data, folder, data_config):
+    with resumable("run", data, folder, data_config):
         workflow.run_all(data, folder, data_config=data_config, config=training, resume=resume, overwrite=overwrite)
-    print("\n" + "\n".join(run_lines(folder, program=_program())))
+    print("\n" + "\n".join(run_lines(folder, program=program())))
 
 
 @app.command
@@ -313,10 +280,10 @@ def compare(
     if out is None and resume:
         raise UsageError("--resume needs --out: name the folder that is to go on")
     folder = out or workflow.free_folder(data, "-compared")
-    with _resumable("compare", data, Comparison(folder), data_config):
+    with resumable("compare", data, Comparison(folder), data_config):
         compare_networks(data, folder, data_config=data_config, config=comparison, resume=resume, overwrite=overwrite)
     print("\n" + Comparison(folder).text.read_text(encoding="utf-8"))
-    print(f"{folder}\nserve the choice: {_program()} serve {shlex.quote(str(folder))}")
+    print(f"{folder}\nserve the choice: {program()} serve {shlex.quote(str(folder))}")
 
 
 @app.command
@@ -350,7 +317,7 @@ def ablate(
     if out is None and resume:
         raise UsageError("--resume needs --out: name the folder that is to go on")
     folder = out or workflow.free_folder(data, "-ablated")
-    with _resumable("ablate", data, Ablation(folder), data_config):
+    with resumable("ablate", data, Ablation(folder), data_config):
         content = ablate_training(
             data,
             folder,
@@ -362,6 +329,81 @@ def ablate(
         )
     print("\n" + "\n".join(lines(content)))
     print(folder)
+
+
+@app.command
+def report(folder: Path, /, *, ablation: Path | None = None) -> None:
+    """Write report.pdf, slides.pptx, and report.json, which says where each of their numbers comes from.
+
+    Parameters
+    ----------
+    folder
+        A run folder, or the folder of a comparison, whose choice is then reported.
+    ablation
+        The folder of an ablation, which becomes a section of its own.
+    """
+    from darkroom.report.write import write_report
+
+    place = write_report(folder, ablation=ablation)
+    print(f"{place.report}\n{place.slides}\ncheck every number: {shlex.join([program(), 'verify', str(folder)])}")
+
+
+@app.command
+def verify(
+    folder: Path,
+    /,
+    *,
+    sample: int | None = None,
+    server: str | None = None,
+    storage: Storage = STORAGE,
+) -> None:
+    """Compute everything that a run or comparison claims again from what lies beneath it; nothing is changed.
+
+    Parameters
+    ----------
+    folder
+        A run folder, or that of a comparison.
+    sample
+        Pictures of a split that are read and answered again; all, when not given.
+    server
+        Address of a server that is said to serve this model.
+    """
+    from darkroom.verify import verify as verify_run
+
+    if sample is not None and sample < 1:
+        raise UsageError(f"--sample is {sample}: give at least 1")
+    failed = 0
+    for check in verify_run(folder, DataConfig(**asdict(storage)), sample=sample, server=server):
+        print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}", flush=True)
+        failed += not check.passed
+    if failed:
+        raise ReportError(f"{failed} of the checks of {folder} failed: what they name was changed after it was made")
+
+
+@app.command
+def notebook(
+    data: str,
+    /,
+    *,
+    out: Path | None = None,
+    overwrite: Flag = False,
+    storage: Storage = STORAGE,
+) -> None:
+    """Write a Jupyter notebook that takes every step on a data set, one cell at a time, and explains it.
+
+    Parameters
+    ----------
+    data
+        The data set.
+    out
+        The notebook; NAME-walkthrough.ipynb when not given.
+    overwrite
+        Replace the file that is there.
+    """
+    from darkroom.notebook import write_notebook
+
+    path = write_notebook(data, out, storage=storage, overwrite=overwrite)
+    print(f"{path}\nopen it: {shlex.join(['jupyter', 'lab', str(path)])}")
 
 
 weights = cyclopts.App(name="weights", help="Weights of pre-trained networks.")
@@ -397,24 +439,10 @@ def _launch(
     config
         A TOML file with a table for each command; options on the command line come before it.
     """
-    app.config = (Dict(_read_toml(config), source=str(config)),) if config is not None else ()
-    app(tokens)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file; what stands in no command's table would be ignored, and is refused."""
-    if not path.is_file():
-        raise UsageError(f"--config {path} is no file: give a TOML file")
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"--config {path} is not TOML: {error}") from error
     commands = [name for name in app if not name.startswith("-")]
-    for name, table in tables.items():
-        if name not in commands or not isinstance(table, dict):
-            what = f"a table [{name}]" if isinstance(table, dict) else f"{name} outside of a command's table"
-            raise UsageError(f"--config {path} has {what}: give tables of {', '.join(commands)}, as in [train]")
-    return tables
+    tables = read_toml(config, commands) if config is not None else None
+    app.config = (Dict(tables, source=str(config)),) if tables is not None else ()
+    app(tokens)
 
 
 def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:
@@ -423,66 +451,13 @@ def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:
     return Run(out) if out is not None else workflow.free_run(data)
 
 
-@contextmanager
-def _resumable(command: str, data: str, place: Run | Study, config: DataConfig) -> Iterator[None]:
-    """Say what to type to go on with what was stopped, in a training or, once it has begun, anywhere else."""
-    try:
-        yield
-    except (TrainingStoppedError, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt) and not place.begun:
-            raise
-        called = "torchrun … -m darkroom" if launch.place().size > 1 else shlex.quote(_program())
-        again = shlex.join([command, data, "--out", str(place.folder), "--resume", *_storage(config)])
-        raise TrainingStoppedError(f"{str(error) or 'stopped'}; go on with: {called} {again}") from error
-
-
-def _program() -> str:
-    """What to type for this program: its name where the shell finds it, else the path by which it was called."""
-    called = Path(sys.argv[0])
-    return sys.argv[0] if called.stem == "darkroom" and shutil.which("darkroom") is None else "darkroom"
-
-
-def _storage(config: DataConfig) -> list[str]:
-    """The options with which a later command finds the same archive and cache."""
-    cache = ["--cache", str(config.cache)] if config.cache != DATA.cache else []
-    return cache + (["--archive", str(config.archive)] if config.archive is not None else [])
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, by default that of this process; errors of the user's become one line and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what a terminal cannot show
-    try:
+    with mistakes_told():
         app.meta(sys.argv[1:] if arguments is None else arguments, print_error=False, exit_on_error=False)
         sys.stdout.flush()
-    except cyclopts.CycloptsError as error:
-        _leave(f"error: {error}", EXIT_ERROR)
-    except TrainingStoppedError as error:
-        _leave(str(error), EXIT_STOPPED)
-    except DarkroomError as error:
-        _leave(f"error: {error}", EXIT_ERROR)
-    except KeyboardInterrupt:
-        _leave("stopped", EXIT_STOPPED)
-    except BrokenPipeError:  # the reader of our output has gone; nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_ERROR)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "", "train")
-        _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
-    except MemoryError:
-        _leave(f"error: {FULL}", EXIT_ERROR)
-    except RuntimeError as error:  # so PyTorch tells of it
-        if not re.search("out of memory|can't allocate memory", str(error)):
-            raise
-        _leave(f"error: {FULL}", EXIT_ERROR)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _leave(f"error: {error.strerror or error}{where}", EXIT_ERROR)
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    say(f"darkroom: {' '.join(message.splitlines())}")
-    sys.exit(code)
 
 
 if __name__ == "__main__":

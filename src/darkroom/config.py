@@ -24,7 +24,16 @@ Imbalance = Literal["none", "weighted-loss", "balanced-sampling"]
 Precision = Literal["auto", "fp32", "bf16"]
 Views = Literal[1, 2, 6]
 Factor = Literal[
-    "augmentation", "flip", "optimiser", "schedule", "label-smoothing", "ema", "width", "convolutions", "dropout"
+    "augmentation",
+    "flip",
+    "optimiser",
+    "schedule",
+    "label-smoothing",
+    "ema",
+    "width",
+    "convolutions",
+    "dropout",
+    "pictures",
 ]
 Preference = Literal["latency", "accuracy", "size"]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
@@ -56,6 +65,8 @@ class DataConfig(StorageConfig):
     """Part of the pictures that validates choices (at most 2,500: more are worth more to learn from)."""
     test_fraction: float = 0.15
     """Part of the pictures kept apart for the test, where the data set brings no test split of its own."""
+    train_fraction: float = 1.0
+    """Part of the training pictures of each class to train on; the others are left aside."""
     seed: int = 0
     """Seed of the split, of the initial weights and of every epoch's order and augmentation."""
     strict: bool = False
@@ -68,6 +79,8 @@ class DataConfig(StorageConfig):
             check(0 < value < 0.9, f"--{option}-fraction is {value}: give a part between 0 and 0.9")
         total = self.validation_fraction + self.test_fraction
         check(total < 0.95, f"validation and test take {total:.2f} of the pictures: leave some to train on")
+        part = self.train_fraction
+        check(0 < part <= 1, f"--train-fraction is {part}: give a part above 0, up to 1 for all")
         check(0 <= self.seed < 2**32, f"--seed is {self.seed}: give a whole number from 0 to 4294967295")
 
 
@@ -256,8 +269,9 @@ class AblateConfig:
 
     of: tuple[str, ...] = ()
     """What is taken away or exchanged, each in trainings of its own: augmentation, flip, optimiser, schedule,
-    label-smoothing, ema, width, convolutions, dropout, with spaces or commas between; if not given, all but flip,
-    convolutions and dropout, and width of our own network only."""
+    label-smoothing, ema, width, convolutions, dropout, pictures (half and a quarter of those to train on), with spaces
+    or commas between; if not given, all but flip, convolutions, dropout and pictures, and width of our own network
+    only."""
     seeds: int = 3
     """Trainings of each kind, with seeds from --seed on; the same seed has the same split."""
 

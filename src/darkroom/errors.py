@@ -11,6 +11,7 @@
     ├── TrainingError             training cannot go on (a loss that is not finite)
     │   └── TrainingStoppedError  the user stopped it; it can be resumed (exit code 130)
     ├── ExportError               the exported graph does not answer as the network does
+    ├── ReportError               a report cannot be made, or what it says does not hold
     ├── BundleError               a bundle is missing, changed, or of another version
     └── EngineError               an engine cannot answer
 
@@ -60,6 +61,10 @@ class TrainingStoppedError(TrainingError):
 
 class ExportError(DarkroomError):
     """The exported graph does not answer as the network does."""
+
+
+class ReportError(DarkroomError):
+    """A report cannot be made, or what it says does not hold."""
 
 
 class BundleError(DarkroomError):

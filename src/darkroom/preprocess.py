@@ -204,6 +204,15 @@ def resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     return canvas
 
 
+def used_part(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """The part of a picture that reaches the network, at its own size, its edges rounded to whole pixels."""
+    if preprocessing.resize != "cover":
+        return image
+    target = (preprocessing.width, preprocessing.height)
+    left, top, right, bottom = map(round, _covering_box(image.size, target, preprocessing.crop_fraction))
+    return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
 def _covering_box(
     size: tuple[int, int], target: tuple[int, int], crop_fraction: float
 ) -> tuple[float, float, float, float]:

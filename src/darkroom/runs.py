@@ -35,8 +35,8 @@ class Run:
 
     kind = "run"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
         self.config = folder / "config.json"
         self.manifest = folder / "manifest.csv"
         self.layers = folder / "network.txt"
@@ -46,6 +46,9 @@ class Run:
         self.refit = folder / "refit"
         self.predictions = folder / "predictions.npz"
         self.metrics = folder / "metrics.json"
+        self.insights = folder / "insights.json"
+        self.report, self.slides = folder / "report.pdf", folder / "slides.pptx"
+        self.told = folder / "report.json"
         self.figures = folder / "figures"
         self.samples = folder / "samples"
         self.bundle = folder / "bundle"
@@ -64,6 +67,11 @@ class Run:
     def begun(self) -> bool:
         """Whether a run was started here, and what `holds` finds is not some other figures/ or samples/."""
         return self.manifest.exists() or self.config.exists()
+
+    @property
+    def reported(self) -> tuple[Path, ...]:
+        """What `darkroom report` writes, into the folder of a run or of a comparison."""
+        return self.insights, self.report, self.slides, self.told
 
     @property
     def trained(self) -> bool:

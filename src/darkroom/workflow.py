@@ -1,4 +1,4 @@
-"""What each command does, as one function; `run_all` chains them.
+"""What each command does, as one function, for the command line and for programs; `run_all` chains them.
 
 Whatever imports torch or draws is imported inside the functions, so that the command line answers at once and a server
 needs neither.
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.comparison.folder import Ablation, Comparison, Study
-from darkroom.config import DataConfig, ExportConfig, TrainConfig
+from darkroom.config import DataConfig, ExportConfig, ServeConfig, TrainConfig
 from darkroom.errors import BundleError, RunError, UsageError
-from darkroom.progress import say
+from darkroom.progress import say, track
 from darkroom.runs import Run
 from darkroom.shipped import shipped
 from darkroom.training import launch
@@ -23,13 +23,26 @@ from darkroom.training import launch
 if TYPE_CHECKING:
     from darkroom.data.dataset import DataSet
     from darkroom.data.doctor import Report
+    from darkroom.engines.prediction import Failure, Prediction
     from darkroom.training.distributed import Team
 
 RUNS = Path("runs")
 
+DATA = DataConfig()
+TRAINING = TrainConfig()
+EXPORTING = ExportConfig()
+SERVING = ServeConfig()
 
-def examine(data: str, config: DataConfig) -> "Report":
-    """What the doctor finds in a data set; nothing of the user's is written."""
+
+def examine(data: str, config: DataConfig = DATA) -> "Report":
+    """What the doctor finds in a data set; nothing of the user's is written.
+
+        for line in darkroom.examine("photos/").lines():
+            print(line)
+
+    Raises:
+        DataError: it does not exist, or is not laid out as a data set.
+    """
     from darkroom.data.dataset import inspect_source
     from darkroom.data.doctor import examine as examine_source
     from darkroom.data.manifest import build_manifest
@@ -45,26 +58,51 @@ def examine(data: str, config: DataConfig) -> "Report":
     return examine_source(source, inspections, manifest, config)
 
 
+def load_data(data: str, config: DataConfig = DATA) -> "DataSet":
+    """A data set that is split and decoded, as a network from scratch sees it; nothing of the user's is written.
+
+        dataset = darkroom.load_data("digits")
+        dataset.pixels  # (N, H, W, 3) uint8, row i for row i of the manifest
+        dataset.manifest.indices("train")  # which of them are trained on
+
+    Raises:
+        DataError: it cannot be read or split.
+    """
+    from darkroom.data.dataset import prepare
+
+    return prepare(data, config)
+
+
 def train(
     data: str,
     run: Run,
     *,
-    data_config: DataConfig,
-    config: TrainConfig,
+    data_config: DataConfig = DATA,
+    config: TrainConfig = TRAINING,
     resume: bool = False,
     overwrite: bool = False,
     dataset: "DataSet | None" = None,
-) -> None:
-    """Prepare a data set and train a network on it, or go on with a training that was interrupted.
+) -> Run:
+    """Prepare a data set and train a network on it, or go on with a training that was interrupted; returns the run.
 
     Who has prepared the `dataset` already, as this network wants it, gives it. Where torchrun started several
     processes, each calls this: one prepares and writes, all train.
+
+        run = darkroom.train("photos/", darkroom.Run("runs/a"), config=darkroom.TrainConfig(minutes=10))
+
+    Raises:
+        DataError: the data set cannot be read or split.
+        ModelError: the network is unknown, or its weights are not at hand.
+        RunError: the folder holds a run, and neither `resume` nor `overwrite` is given.
+        TrainingError: the loss is not finite.
+        TrainingStoppedError: the user stopped it; `resume` goes on from there.
     """
     leads = launch.place().leads
     if leads:
         claim(run, resume=resume, overwrite=overwrite)
     with held(run) if leads else nullcontext():
         _train(data, run, data_config, config, resume=resume, overwrite=overwrite, dataset=dataset)
+    return run
 
 
 def _train(
@@ -149,8 +187,18 @@ def claim(place: Run | Study, *, resume: bool, overwrite: bool) -> None:
         raise RunError(f"{folder} already holds {article} {kind}: --resume it, --overwrite it, or give another --out")
 
 
-def evaluate(run: Run, *, split: str, data_config: DataConfig, dataset: "DataSet | None" = None) -> dict[str, Any]:
-    """Measure a trained run on a split, and return the content of metrics.json; `dataset` as in `train`."""
+def evaluate(
+    run: Run, *, split: str = "validation", data_config: DataConfig = DATA, dataset: "DataSet | None" = None
+) -> dict[str, Any]:
+    """Measure a trained run on a split, and return the content of metrics.json; each opening of test is counted.
+
+        darkroom.evaluate(run)["validation"]["accuracy"]  # value, low and high of the 95 % interval, method
+
+    `dataset` as in `train`.
+
+    Raises:
+        RunError: the run is not trained, or its data have changed.
+    """
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
 
@@ -163,16 +211,28 @@ def evaluate(run: Run, *, split: str, data_config: DataConfig, dataset: "DataSet
 
 
 def export(
-    run: Run, *, data_config: DataConfig, config: ExportConfig | None = None, dataset: "DataSet | None" = None
+    run: Run,
+    *,
+    data_config: DataConfig = DATA,
+    config: ExportConfig = EXPORTING,
+    dataset: "DataSet | None" = None,
 ) -> Path:
-    """Write a bundle of a run; evaluates validation first where that has not been done; `dataset` as in `train`."""
+    """Write a bundle of a run and return its folder; evaluates validation first where that has not been done.
+
+        darkroom.Bundle.open(darkroom.export_bundle(run)).info.parity
+
+    `dataset` as in `train`.
+
+    Raises:
+        ExportError: graph and network disagree, or int8 loses more accuracy than was allowed.
+        RunError: the run is not trained, or its data have changed.
+    """
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
     from darkroom.export.int8_bundle import export_int8
     from darkroom.export.onnx_bundle import export_bundle
 
     launch.refuse_several("export")
-    config = config or ExportConfig()
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
     _use_threads(run)
@@ -196,8 +256,15 @@ def _require_finished(run: Run) -> None:
         raise RunError(f"the refit of {run.folder} has not ended: go on with `darkroom train … --resume`")
 
 
-def share(run: str | Path, folder: Path, *, licence: str | None) -> Path:
-    """Write a run's bundle into `folder` without any picture of the data, for other people."""
+def share(run: str | Path, folder: Path, *, licence: str | None = None) -> Path:
+    """Write a run's bundle into `folder` without any picture of the data, for other people.
+
+        darkroom.share_bundle("runs/digits", Path("for-others"), licence="mit")
+
+    Raises:
+        BundleError: the run was trained or evaluated again after its bundle was made.
+        UsageError: `licence` is no identifier.
+    """
     from darkroom.export.share import share_bundle
 
     return share_bundle(bundle_of(run), folder, licence=licence).folder
@@ -207,15 +274,20 @@ def run_all(
     data: str,
     run: Run,
     *,
-    data_config: DataConfig,
-    config: TrainConfig,
+    data_config: DataConfig = DATA,
+    config: TrainConfig = TRAINING,
     resume: bool = False,
     overwrite: bool = False,
-) -> None:
-    """Train, evaluate on validation, open the test split once, and export.
+) -> Run:
+    """Train, evaluate on validation, open the test split once, and export; returns the run.
 
     The test split is opened when nothing is left to choose. The bundle comes after it, so that its answers can be
     proved equal on the test pictures too, and it can carry the test result to those who use it.
+
+        run = darkroom.run_all("digits", darkroom.Run("runs/digits"))
+        print(run.read_metrics()["test"]["accuracy"]["value"])
+
+    Raises what `train`, `evaluate` and `export` do.
     """
     launch.refuse_several("run")
     seconds: dict[str, float] = {}
@@ -229,6 +301,49 @@ def run_all(
     with _timed(seconds, "export"):
         export(run, data_config=data_config)
     run.add_seconds(seconds)
+    return run
+
+
+def predict(model: str | Path, *pictures: str | Path) -> "list[Prediction | Failure]":
+    """Answers for files, folders and patterns, each picture once; one that cannot be read gets a `Failure` of its own.
+
+    `model` is the folder of a run, comparison or bundle, or the name of a model that comes with darkroom.
+
+        for answer in darkroom.predict("cifar10", "photo.jpg", "more/*.png"):
+            print(answer)
+
+    Raises:
+        BundleError: there is no bundle, or it was changed.
+        EngineError: the engine answers otherwise than the exported network did.
+        UsageError: a file, folder or pattern names nothing.
+    """
+    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+    from darkroom.engines.prediction import expand, stream_predictions
+
+    if not pictures:
+        raise UsageError("no pictures are named: give files, folders or patterns after the model")
+    paths = expand([str(picture) for picture in pictures])
+    with OnnxRuntimeEngine.open(bundle_of(model)) as engine:
+        sources = ((str(path), path) for path in paths)
+        return list(track(stream_predictions(engine, sources), total=len(paths), what="Predicting"))
+
+
+def serve(model: str | Path, settings: ServeConfig = SERVING) -> None:
+    """Serve a model, named as in `predict`, to browsers and programs until Ctrl-C or SIGTERM.
+
+        darkroom.serve("runs/digits", darkroom.ServeConfig(port=9000))
+
+    Raises:
+        BundleError: there is no bundle, or it was changed.
+        EngineError: the engine answers otherwise than the exported network did.
+        UsageError: the address cannot be listened on.
+    """
+    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+    from darkroom.web import create_app
+    from darkroom.web.server import serve as listen
+
+    with OnnxRuntimeEngine.open(bundle_of(model)) as engine:
+        listen(create_app(engine, settings), settings)
 
 
 def bundle_of(model: str | Path) -> Path:
@@ -281,6 +396,15 @@ def _near_models(path: Path, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(candidates[name] for name in close)}? Or " if close else ""
 
 
+def name_of(data: str) -> str:
+    """What files and folders that come of a data set are called: pets for /data/pets.zip."""
+    from darkroom.data.sources import ARCHIVE_SUFFIXES
+
+    name = Path(data).name
+    endings = [ending for ending in (*ARCHIVE_SUFFIXES, ".csv") if name.lower().endswith(ending)]
+    return re.sub(r"[^\w.-]+", "-", name[: len(name) - max(map(len, endings), default=0)]).strip("-.") or "run"
+
+
 def free_run(data: str) -> Run:
     """A run folder named after the data that is not taken yet: runs/digits, runs/digits-2, …"""
     return Run(free_folder(data))
@@ -288,11 +412,7 @@ def free_run(data: str) -> Run:
 
 def free_folder(data: str, ending: str = "") -> Path:
     """A folder named after the data, and `ending`, that is not taken yet: runs/digits-compared, …"""
-    from darkroom.data.sources import ARCHIVE_SUFFIXES
-
-    name = Path(data).name
-    endings = [suffix for suffix in (*ARCHIVE_SUFFIXES, ".csv") if name.lower().endswith(suffix)]
-    name = re.sub(r"[^\w.-]+", "-", name[: len(name) - max(map(len, endings), default=0)]).strip("-.") or "run"
+    name = name_of(data)
     number, folder = 1, RUNS / f"{name}{ending}"
     while Run(folder).holds() or Comparison(folder).holds() or Ablation(folder).holds():
         number += 1

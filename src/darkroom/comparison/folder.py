@@ -97,6 +97,12 @@ class Comparison(Study):
         """The run that was chosen; raises `RunError` where none is yet."""
         return self.run(self.read()["choice"]["chosen"])
 
+    def clear(self) -> None:
+        """Delete what belongs to it, the report among it, and nothing else that may lie in the folder."""
+        for path in Run(self.folder).reported:
+            path.unlink(missing_ok=True)
+        super().clear()
+
 
 class Ablation(Study):
     """The folder of an ablation."""

@@ -103,12 +103,20 @@ def leaks(manifest: Manifest) -> int:
 
 def suitable_size(manifest: Manifest) -> int:
     """The training pictures' median shorter side where that is small, else a size that suits photos on a processor."""
-    side = round(median(min(row.width, row.height) for row in manifest.rows if row.split == "train"))
+    side = round(median(min(row.width, row.height) for row in manifest.training_rows))
     return max(8, side) if side <= SMALL else PHOTO
 
 
 def reopen(run: Run, config: DataConfig) -> DataSet:
-    """The data set of a run, from its folder; read again from its source where the files have moved.
+    """The data set of a run, from its folder; raises `RunError` as `located` does."""
+    content, manifest = run.read_config()["data"], located(run, config)
+    preprocessing = Preprocessing.from_json(content["preprocessing"])
+    cached = pixels(manifest, preprocessing, config.cache / "pixels")
+    return DataSet(content["argument"], content["name"], manifest, preprocessing, cached, tuple(content["ignored"]))
+
+
+def located(run: Run, config: DataConfig) -> Manifest:
+    """The manifest of a run, whose pictures are read again from their source where the files have moved.
 
     Raises:
         RunError: the manifest or the pictures are not those that the run was made with.
@@ -121,11 +129,7 @@ def reopen(run: Run, config: DataConfig) -> DataSet:
     )
     if not manifest.path(0).exists():
         manifest = _find_again(manifest, content, config)
-    unreadable = tuple((name, reason) for name, reason in content["unreadable"])
-    manifest = replace(manifest, unreadable=unreadable)
-    preprocessing = Preprocessing.from_json(content["preprocessing"])
-    cached = pixels(manifest, preprocessing, config.cache / "pixels")
-    return DataSet(content["argument"], content["name"], manifest, preprocessing, cached, tuple(content["ignored"]))
+    return replace(manifest, unreadable=tuple((name, reason) for name, reason in content["unreadable"]))
 
 
 def _find_again(manifest: Manifest, content: Mapping[str, Any], config: DataConfig) -> Manifest:

@@ -16,7 +16,7 @@ from darkroom.config import DataConfig
 from darkroom.data.duplicates import group_duplicates
 from darkroom.data.inspection import Inspection
 from darkroom.data.pictures import Picture, Source
-from darkroom.data.split import SPLITS, split_pictures
+from darkroom.data.split import SPLITS, UNUSED, split_pictures
 from darkroom.errors import DataError, RunError
 
 
@@ -53,6 +53,11 @@ class Manifest:
         """Ids of the pictures of `split`, ascending."""
         return np.array([row.id for row in self.rows if row.split == split], dtype=np.int64)
 
+    @property
+    def training_rows(self) -> list[Row]:
+        """The training pictures with those left aside: size and network suit them all, whatever part is trained on."""
+        return [row for row in self.rows if row.split in ("train", UNUSED)]
+
     def with_validation_to_train_on(self) -> "Manifest":
         """The same pictures, those of validation among those to train on."""
         rows = (replace(row, split="train") if row.split == "validation" else row for row in self.rows)
@@ -67,10 +72,22 @@ class Manifest:
         """Where the picture lies on this machine."""
         return self.root / self.rows[id].path
 
+    def content(self, id: int) -> bytes:
+        """A picture's file as it was when the run began; raises `DataError` when it is not so any more."""
+        path = self.path(id)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} can no longer be read ({error.strerror or error}): put it back") from error
+        if hashlib.sha256(content).hexdigest() != self.rows[id].sha256:
+            raise DataError(f"{path} has changed since the run began: put the old file back, or start a new run")
+        return content
+
     def counts(self) -> dict[str, dict[str, int]]:
-        """Pictures by split and class, zeros included."""
+        """Pictures by split and class, zeros included, and those left aside where there are any."""
         found = Counter((row.split, row.label) for row in self.rows)
-        return {split: {name: found[split, name] for name in self.classes} for split in SPLITS}
+        splits = (*SPLITS, UNUSED) if any(split == UNUSED for split, _ in found) else SPLITS
+        return {split: {name: found[split, name] for name in self.classes} for split in splits}
 
     def write(self, path: Path) -> None:
         """Replace `path` with this manifest as CSV."""
@@ -180,7 +197,7 @@ def _fault(values: Sequence[str], place: int, classes: frozenset[str]) -> str | 
         f"id is {row['id']!r} instead of {place}": row["id"] == str(place),
         "path is empty": row["path"] != "",
         f"{row['label']!r} is not one of the {len(classes)} classes": row["label"] in classes,
-        f"split is {row['split']!r} instead of {', '.join(SPLITS)}": row["split"] in SPLITS,
+        f"split is {row['split']!r} instead of {', '.join(SPLITS)}": row["split"] in (*SPLITS, UNUSED),
         "sha256 is not 64 hexadecimal digits": len(row["sha256"]) == 64
         and set(row["sha256"]) <= set("0123456789abcdef"),
     }

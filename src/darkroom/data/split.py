@@ -4,11 +4,15 @@ Copies of one picture form a group, and a group is never cut. Which group goes w
 sha256(seed, smallest hash of the group), so names, order of files and machine do not matter.
 A class keeps a group in train before any split is cut from it, and one for validation before the test is cut: three
 groups give each split one, two give train and (by its share) validation one, and a single picture is trained on.
+
+Where only a part of train is to be trained on, the first groups of each class in that order are it, so that a smaller
+part lies within a larger one. What is left aside is in no split; validation and test are those that they would be
+anyway.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,6 +20,8 @@ from darkroom.config import DataConfig
 from darkroom.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+UNUSED = "unused"
+"""What the manifest says of pictures of train that are left aside."""
 MOST_VALIDATION = 2500
 """They tell an accuracy of 90 % to within 0.6 points (a standard error); more are worth more to learn from."""
 
@@ -37,11 +43,12 @@ def split_pictures(
     groups: Sequence[int],
     config: DataConfig,
 ) -> list[str]:
-    """Name the split of every picture.
+    """Name the split of every picture, or `UNUSED`.
 
     Splits that are given stay as they are, and what is missing is cut out of the rest: test, then validation (at most
     `MOST_VALIDATION` pictures). Pictures without a given split count as train if others have one. Only groups that lie
     wholly in train are cut from, so that validation never holds a copy of a given test picture, nor the reverse.
+    Last of all, what is beyond `train_fraction` of train is left aside.
 
     Raises:
         DataError: nothing to train on, or too few pictures to cut a split.
@@ -62,6 +69,9 @@ def split_pictures(
         free = [group for group in free if group.key not in chosen]
         for member in (member for group in chosen.values() for member in group.members):
             splits[member] = split
+    if config.train_fraction < 1:
+        for member in _left_aside(hashes, labels=labels, splits=splits, groups=groups, config=config):
+            splits[member] = UNUSED
     return splits
 
 
@@ -69,19 +79,53 @@ def _free_groups(
     hashes: Sequence[str], *, labels: Sequence[str], splits: Sequence[str], groups: Sequence[int], seed: int
 ) -> list[_Group]:
     """Groups that lie wholly in train, in the order that the seed gives them."""
-    members: dict[int, list[int]] = {}
-    for member, group in enumerate(groups):
-        members.setdefault(group, []).append(member)
-    free = [
+    held_out = {group for group, split in zip(groups, splits, strict=True) if split != "train"}
+    free = [member for member, group in enumerate(groups) if group not in held_out]
+    return _in_order(free, hashes, labels=labels, groups=groups, seed=seed)
+
+
+def _in_order(
+    members: Iterable[int], hashes: Sequence[str], *, labels: Sequence[str], groups: Sequence[int], seed: int
+) -> list[_Group]:
+    """The groups that these pictures form, in the order that the seed gives them."""
+    families: dict[int, list[int]] = {}
+    for member in members:
+        families.setdefault(groups[member], []).append(member)
+    found = [
         _Group(
             key=hashlib.sha256(f"{seed} {min(hashes[member] for member in family)}".encode()).digest(),
             members=tuple(family),
             sizes=Counter(labels[member] for member in family),
         )
-        for family in members.values()
-        if all(splits[member] == "train" for member in family)
+        for family in families.values()
     ]
-    return sorted(free, key=lambda group: group.key)
+    return sorted(found, key=lambda group: group.key)
+
+
+def _left_aside(
+    hashes: Sequence[str],
+    *,
+    labels: Sequence[str],
+    splits: Sequence[str],
+    groups: Sequence[int],
+    config: DataConfig,
+) -> list[int]:
+    """Pictures of train that are not trained on: of each class its groups behind those that make up its share.
+
+    A share is at least one picture, and as much too large as the last group in it is. A group of several classes stays
+    if any of them wants it.
+    """
+    train = [member for member, split in enumerate(splits) if split == "train"]
+    part = Fraction(str(config.train_fraction))
+    sizes = Counter(labels[member] for member in train)
+    seats = {name: max(1, int(part * size + Fraction(1, 2))) for name, size in sizes.items()}
+    aside: list[int] = []
+    before: Counter[str] = Counter()  # pictures of each class in earlier groups, whether these stay or not
+    for group in _in_order(train, hashes, labels=labels, groups=groups, seed=config.seed):
+        if all(before[name] >= seats[name] for name in group.sizes):
+            aside += group.members
+        before.update(group.sizes)
+    return aside
 
 
 def _cut(

@@ -12,7 +12,7 @@ are taken over the classes that have pictures there: a class missing from a spli
   an ideally calibrated network would reach such a value by chance in more than 5 % of draws (Bröcker & Smith 2007).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,11 @@ def measure(labels: Labels, probabilities: Floats, classes: Sequence[str], *, se
         "confusion_matrix": _confusion(outcome),
         "n": len(labels),
     }
+
+
+def headline(block: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle tells of a split, from the split's block of metrics.json."""
+    return {name: block[name] for name in ("accuracy", "macro_f1", "ece", "n")}
 
 
 def top_k_for(classes: int) -> int:

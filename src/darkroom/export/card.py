@@ -125,6 +125,8 @@ def _data(config: Content, metrics: Content) -> Paragraphs:
     counts = {split: sum(by_class.values()) for split, by_class in data["counts"].items()}
     yield _table(("split", "pictures"), [(split, f"{count:,}") for split, count in counts.items()])
     facts = [f"Validation chose; the test split was opened {openings} time{'' if openings == 1 else 's'}."]
+    if unused := counts.get("unused"):
+        facts += [f"{unused:,} training pictures were left aside: it was trained on a part of them."]
     if leaks := config["training"].get("refit", data).get("leaks"):
         facts += [f"{leaks} training pictures have a copy in validation or test: the split came with the data."]
     if data["unreadable"]:
@@ -283,7 +285,7 @@ def _licence(info: BundleInfo) -> Paragraphs:
 def _reproduction(config: Content, info: BundleInfo) -> Paragraphs:
     versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
     yield "## To make it again"
-    yield f"    {_command(config)}"
+    yield f"    {command_of(config)}"
     facts = [
         f"Commit of darkroom: `{config['commit'] or 'not recorded'}`.",
         f"Versions: {_text(versions)}; {_text(config['platform'])}.",
@@ -294,7 +296,7 @@ def _reproduction(config: Content, info: BundleInfo) -> Paragraphs:
     yield _list(facts)
 
 
-def _command(config: Content) -> str:
+def command_of(config: Content) -> str:
     """What to type for the same training; paths of the machine that it ran on are cut down to names."""
     data, requested = config["data"], config["data"]["requested"] | config["training"]["requested"]
     usual = asdict(DataConfig()) | asdict(TrainConfig())

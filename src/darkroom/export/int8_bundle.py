@@ -13,7 +13,7 @@ from darkroom.data.dataset import DataSet
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
 from darkroom.errors import ExportError, UsageError
 from darkroom.evaluation.calibration import fit_temperature, not_sure_threshold, probabilities
-from darkroom.evaluation.metrics import measure
+from darkroom.evaluation.metrics import headline, measure
 from darkroom.export.onnx_bundle import (
     BATCHES,
     TEMPERATURE,
@@ -23,7 +23,6 @@ from darkroom.export.onnx_bundle import (
     deployed_network,
     export_graph,
     golden_answers,
-    headline,
     put_in_place,
     spread,
 )

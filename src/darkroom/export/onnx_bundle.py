@@ -1,10 +1,9 @@
 """A run as a bundle: the network as an ONNX graph that takes the contract's pixels, proved to answer as the network."""
 
-import hashlib
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 from darkroom import files
 from darkroom.bundle import Bundle, BundleInfo, Golden, write_bundle
 from darkroom.data.dataset import DataSet
-from darkroom.data.manifest import Manifest
 from darkroom.engines.base import Answers, Engine, check_golden
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
-from darkroom.errors import DataError, ExportError, RunError
+from darkroom.errors import ExportError, RunError
+from darkroom.evaluation.metrics import headline
 from darkroom.export.card import model_card
 from darkroom.models.stored import load_network
 from darkroom.progress import say, track
@@ -251,31 +250,14 @@ def _require(condition: bool, what: str) -> None:
         raise ExportError(f"the exported graph does not answer as the network does: {what}; please report this")
 
 
-def headline(block: Mapping[str, Any]) -> dict[str, Any]:
-    """What a bundle tells of a split, from the split's block of metrics."""
-    return {name: block[name] for name in ("accuracy", "macro_f1", "ece", "n")}
-
-
 def golden_answers(answer: Answering, dataset: DataSet) -> Golden:
     """Ten validation pictures, one a class where possible, and what `answer` says of them."""
     manifest = dataset.manifest
     ids = pick(dataset, "validation", GOLDEN)
     pixels = np.ascontiguousarray(dataset.pixels[ids])
     answers = answer(pixels)
-    encoded = tuple(original(manifest, int(id)) for id in ids)
+    encoded = tuple(manifest.content(int(id)) for id in ids)
     return Golden(encoded, pixels, answers.logits, answers.probabilities)
-
-
-def original(manifest: Manifest, id: int) -> bytes:
-    """A picture's file as it was when the run began; raises `DataError` when it is not so any more."""
-    path = manifest.path(id)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} can no longer be read ({error.strerror or error}): put it back") from error
-    if hashlib.sha256(content).hexdigest() != manifest.rows[id].sha256:
-        raise DataError(f"{path} has changed since the run began: put the old file back, or start a new run")
-    return content
 
 
 def pick(dataset: DataSet, split: str, number: int) -> npt.NDArray[np.int64]:
@@ -304,6 +286,6 @@ def write_samples(run: Run, dataset: DataSet) -> None:
     for id in pick(dataset, "test", SAMPLES):
         name = "".join(c if c.isalnum() or c in "-_ " else "_" for c in manifest.rows[int(id)].label)
         suffix = manifest.path(int(id)).suffix.lower()
-        (temporary / f"{name}-{id}{suffix}").write_bytes(original(manifest, int(id)))
+        (temporary / f"{name}-{id}{suffix}").write_bytes(manifest.content(int(id)))
     shutil.rmtree(run.samples, ignore_errors=True)
     temporary.rename(run.samples)

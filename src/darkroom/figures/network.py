@@ -20,6 +20,10 @@ LINE = 0.125
 """Inches from one line of a label to the next."""
 KIND_LINES = 6
 """Lines that name the layers of one volume."""
+PASSING = ("Identity", "Flatten", "Dropout")
+"""Layers of pre-trained networks that compute nothing where they are used."""
+SHORT = {"AdaptiveAvgPool2d": "global mean pooling", "SelectAdaptivePool2d": "global mean pooling"}
+"""Names that people know, by those of PyTorch and timm."""
 COLORS = (("conv", style.BLUE), ("pool", style.GREEN), ("linear", style.VERMILLION), ("full", style.VERMILLION))
 
 
@@ -44,8 +48,8 @@ class _Volume:
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds of layer in their order, with their number where it is more than one."""
-        number = Counter(row.kind for row in self.rows)
+        """Kinds of layer in their order, with their number where it is more than one; what only passes on is none."""
+        number = Counter(SHORT.get(row.kind, row.kind) for row in self.rows if row.kind not in PASSING)
         return [kind if count == 1 else f"{count} × {kind}" for kind, count in number.items()]
 
 

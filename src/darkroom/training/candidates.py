@@ -72,7 +72,7 @@ class Ours:
         return cnn.design(
             image_size=dataset.preprocessing.width,
             classes=len(dataset.manifest.classes),
-            pictures=len(dataset.manifest.indices("train")),
+            pictures=len(dataset.manifest.training_rows),
             width=settings.width,
             convolutions=settings.convolutions,
             dropout=settings.dropout,
@@ -130,7 +130,7 @@ class Pretrained:
             raise UsageError(
                 f"--image-size is {side}, and {self.kind} takes {description.image_size} pixels only: leave it out"
             )
-        shorter = median(min(row.width, row.height) for row in manifest.rows if row.split == "train")
+        shorter = median(min(row.width, row.height) for row in manifest.training_rows)
         preprocessing = description.preprocessing(side or description.suits(shorter))
         backbones.require_side(self.found, preprocessing.width)
         return preprocessing
