@@ -152,6 +152,7 @@ def assert_same_as_undisturbed(case: Case, run: Run) -> None:
     assert untimed(run) == untimed(case.whole)
 
 
+@pytest.mark.slow
 def test_a_lost_leader_and_all_started_again_by_torchrun(case: Case) -> None:
     """Killed before anything was kept, so that all is computed a second time."""
     ended = case.train("again", "--resume", restarts=1, SIGNAL=f"{int(signal.SIGKILL)} 0 1")
@@ -202,6 +203,7 @@ def assert_one_can_go_on(case: Case, run: Run) -> None:
     assert after[2]["train_loss"] != before[2]["train_loss"]
 
 
+@pytest.mark.slow
 def test_a_refit_killed_and_resumed_to_the_same_bits(case: Case) -> None:
     ended = case.train("refitted", "--refit")
     assert ended.code == 0, ended.told

@@ -271,6 +271,7 @@ def test_both_trainings_share_the_minutes(dataset: DataSet, monkeypatch: pytest.
     assert first_share(dataset) * (1 + (train + validation) / train) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_it_is_as_long_as_validation_chose_whatever_the_clock_says(refitted: Finished, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     config = replace(CONFIG, epochs=None, minutes=0.2)

@@ -311,6 +311,7 @@ def test_what_does_not_fit_is_told_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_digits_are_not_mirrored_though_they_are_enlarged(given: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     config = DataConfig(cache=tmp_path / "cache")
