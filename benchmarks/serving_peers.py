@@ -21,6 +21,7 @@ from PIL import Image
 
 WORKERS = int(os.environ.get("WORKERS", "2"))
 MODEL = "DARKROOM_PEER_BUNDLE"
+LITSERVE = "DARKROOM_PEER_LITSERVE"
 """Where workers that are other processes find the bundle."""
 
 
@@ -103,7 +104,24 @@ def serve_pillow(bundle: Path, port: int) -> None:
 
 
 def serve_litserve(bundle: Path, port: int) -> None:
-    """LitServe as its documentation sets it up for uploads."""
+    """LitServe as its documentation sets it up for uploads; its workers import `Api` from this file."""
+    os.environ[LITSERVE] = str(bundle)
+    here = Path(__file__)
+    program = (
+        f"import sys; sys.path.insert(0, {str(here.parent)!r}); import {here.stem} as peers; peers.run_litserve({port})"
+    )
+    os.execv(sys.executable, [sys.executable, "-c", program])  # noqa: S606
+
+
+def serve_bentoml(bundle: Path, port: int) -> None:
+    """BentoML with its own command; it imports `Service` from this file."""
+    os.environ[MODEL] = str(bundle)
+    here = Path(__file__)
+    words = ["-m", "bentoml", "serve", f"{here.stem}:Service", "--port", str(port), "--host", "127.0.0.1"]
+    os.execv(sys.executable, [sys.executable, *words, "--working-dir", str(here.parent)])  # noqa: S606
+
+
+if LITSERVE in os.environ:
     import litserve
     from fastapi import Request
 
@@ -111,7 +129,7 @@ def serve_litserve(bundle: Path, port: int) -> None:
         """One picture a request."""
 
         def setup(self, device: str) -> None:
-            self.classifier = Classifier(bundle)
+            self.classifier = Classifier(Path(os.environ[LITSERVE]))
 
         def decode_request(self, request: Request) -> bytes:
             content: bytes = request["files"].file.read()  # type: ignore[index]
@@ -123,16 +141,10 @@ def serve_litserve(bundle: Path, port: int) -> None:
         def encode_response(self, answer: dict[str, float]) -> dict[str, float]:
             return answer
 
-    server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device=WORKERS)
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning", num_api_servers=1)
-
-
-def serve_bentoml(bundle: Path, port: int) -> None:
-    """BentoML with its own command; it imports `Service` from this file."""
-    os.environ[MODEL] = str(bundle)
-    here = Path(__file__)
-    words = ["-m", "bentoml", "serve", f"{here.stem}:Service", "--port", str(port), "--host", "127.0.0.1"]
-    os.execv(sys.executable, [sys.executable, *words, "--working-dir", str(here.parent)])  # noqa: S606
+    def run_litserve(port: int) -> None:
+        """Listen."""
+        server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device=WORKERS)
+        server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning", num_api_servers=1)
 
 
 if MODEL in os.environ:

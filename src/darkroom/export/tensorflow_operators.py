@@ -49,7 +49,8 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[..., Held]:
 
 def _reversed_subtraction(site: Site, left: Any, right: Any, alpha: float = 1) -> Held:
     (left, right), order = together(left, right)
-    return Held(tf.subtract(right, left if alpha == 1 else left * alpha), order)
+    minuend = tf.cast(right, left.dtype)  # a number, of which TensorFlow would take the type
+    return Held(tf.subtract(minuend, left if alpha == 1 else left * alpha), order)
 
 
 def _add_product(site: Site, x: Any, left: Any, right: Any, *, value: float = 1) -> Held:
