@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.made-from-constraints
 KERAS := benchmarks/.venv-keras
+SERVING := benchmarks/.venv-serving
 PEERS ?= keras textbook
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format reference docs bench clean $(KERAS)
+.PHONY: help run test test-all test-tf bench-serving lint format reference docs bench clean $(KERAS)
 
 help:  ## say what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "darkroom needs Python 3.11 or newer: make PYTHON=python3.11 …")'
@@ -26,6 +27,10 @@ test: $(STAMP)  ## the tests, with the coverage they must reach
 
 test-all: $(STAMP)  ## the tests, the long ones too
 	$(BIN)/python -m pytest
+
+test-tf: $(STAMP)  ## install TensorFlow (1.5 GB) into .venv, then the tests of what needs it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,tf]'
+	$(BIN)/python -m pytest -rs tests/test_saved_model.py tests/test_tf_serving.py
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -57,6 +62,13 @@ $(KERAS)/.made-from-requirements: benchmarks/requirements-keras.txt constraints.
 bench: $(STAMP) $(if $(filter keras,$(PEERS)),$(KERAS))  ## measure against peers (DATA=…, PEERS=…, ARGS=…), into benchmarks/results/
 	$(BIN)/python benchmarks/bench.py $(or $(DATA),digits) --peers $(PEERS) $(ARGS)
 
+$(SERVING)/.made-from-requirements: benchmarks/requirements-serving.txt
+	@$(PYTHON) -m venv --clear $(SERVING) && $(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+bench-serving: $(STAMP) $(SERVING)/.made-from-requirements  ## measure the server of RUN=… beside its peers, into benchmarks/results/
+	$(BIN)/python benchmarks/served_speed.py $(or $(RUN),runs/digits) $(ARGS)
+
 clean:  ## remove what was built here; runs/ stays
-	rm -rf .venv $(KERAS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov build dist src/*.egg-info
+	rm -rf .venv $(KERAS) $(SERVING) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov build dist src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

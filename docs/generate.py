@@ -29,6 +29,7 @@ SETTINGS = (
     config.CompareConfig,
     config.AblateConfig,
     config.ExportConfig,
+    config.EngineConfig,
     config.ServeConfig,
 )
 
@@ -178,7 +179,8 @@ def _settings() -> Iterator[str]:
         hints = get_type_hints(kind)
         yield from ("", f"## {kind.__name__}", "", inspect.cleandoc(kind.__doc__ or ""), "")
         if len(own) < len(fields(kind)):
-            yield from ("The settings of [StorageConfig](#storageconfig), and:", "")
+            base = kind.__bases__[0].__name__
+            yield from (f"The settings of [{base}](#{base.lower()}), and:", "")
         rows = [
             (
                 _names(_options(field.name, hints[field.name])),

@@ -50,15 +50,13 @@ def colour_model(*, temperature: float = TEMPERATURE, input_name: str = "pixels"
         helper.make_node("Div", ["logits", "temperature"], ["tempered"]),
         helper.make_node("Softmax", ["tempered"], ["probabilities"], axis=1),
     ]
+    outputs = {"logits": ["N", len(CLASSES)], "probabilities": ["N", len(CLASSES)]}
     shape = ["N", CONTRACT.height, CONTRACT.width, 3]
     graph = helper.make_graph(
         nodes,
         "colour",
         [helper.make_tensor_value_info(input_name, TensorProto.UINT8, shape)],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", len(CLASSES)])
-            for name in ("logits", "probabilities")
-        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name, sizes in outputs.items()],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -25,6 +25,7 @@ LAYERS = (
     "ablate",
     "workflow",
     "web",
+    "client",
     "comparison",
     "export",
     "summary",
@@ -46,7 +47,19 @@ LAYERS = (
 )
 """The house from the roof to the ground: each imports only what stands below it (docs/design.md says why)."""
 
-NO_TORCH = ("web", "engines", "bundle", "preprocess", "report", "runs", "shipped", "config", "files", "summary")
+NO_TORCH = (
+    "web",
+    "client",
+    "engines",
+    "bundle",
+    "preprocess",
+    "report",
+    "runs",
+    "shipped",
+    "config",
+    "files",
+    "summary",
+)
 NO_TORCH_AT_FIRST = ("cli", "console", "notebook", "compare", "ablate", "workflow")
 """These import the rest inside of functions."""
 
@@ -187,7 +200,7 @@ def test_these_import_no_torch(part: str, later: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["web", "engines", "bundle", "preprocess", "runs", "shipped", "config", "files", "summary"]
+    "part", ["web", "client", "engines", "bundle", "preprocess", "runs", "shipped", "config", "files", "summary"]
 )
 def test_a_server_needs_no_science(part: str) -> None:
     for module in (name for name in modules() if layer(name) == part):

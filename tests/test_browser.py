@@ -1,8 +1,10 @@
 """The page in a real Chromium, over the real server."""
 
 import base64
+import csv
+import io
+import json
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import bundles
 from darkroom.config import ServeConfig
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.web import create_app
+from darkroom.web.keys import add_key
+from darkroom.web.papers import Papers, Sample
 from darkroom.web.server import Server
+from serving import FormulaEngine, running, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -53,13 +58,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("browser") / "bundle"
     bundles.make_bundle(folder)
     settings = ServeConfig(port=0, max_file_megabytes=0.5)
-    with OnnxRuntimeEngine.open(folder, threads=1) as engine:
-        server = Server(create_app(engine, settings), settings)
-        thread = threading.Thread(target=server.run)
-        thread.start()
+    with OnnxRuntimeEngine.open(folder, threads=1) as engine, running(create_app(engine, settings), settings) as server:
         yield server
-        server.stop()
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +224,210 @@ def test_without_javascript_the_form_works(browser: "playwright.Browser", server
     assert box is not None
     assert box["width"] > 20
     context.close()
+
+
+# ---- answers to keep ----
+
+
+def saved(page: "playwright.Page", button: str) -> str:
+    """The file that a button gives."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return Path(download.value.path()).read_text(encoding="utf-8")
+
+
+def test_answers_can_be_saved(page: "playwright.Page", tmp_path: Path) -> None:
+    pictures = [*bundles.mixed_pictures(), ('=1,"+2".png', bundles.encoded((240, 10, 10)))]
+    playwright.expect(page.get_by_role("button", name="Save as CSV")).to_be_hidden()
+    page.set_input_files("#files", save(tmp_path, pictures))
+    playwright.expect(page.locator("#summary")).to_contain_text("3 without an answer")
+    rows = list(csv.DictReader(io.StringIO(saved(page, "Save as CSV"))))
+    assert list(rows[0]) == ["name", "label", "confidence", "sure", "error", *bundles.CLASSES]
+    assert [row["name"].lstrip("'") for row in rows] == [name for name, _ in pictures]
+    assert rows[-1]["name"] == '\'=1,"+2".png'
+    assert sum(bool(row["error"]) for row in rows) == 3
+    for row in rows:
+        if not row["error"]:
+            assert sum(float(row[name]) for name in bundles.CLASSES) == pytest.approx(1, abs=1e-4)
+    entries = json.loads(saved(page, "Save as JSON"))
+    assert [entry["name"] for entry in entries] == [name for name, _ in pictures]
+    assert sum("error" in entry for entry in entries) == 3
+
+
+# ---- samples, photos, progress ----
+
+
+@pytest.fixture
+def sampled(engine: OnnxRuntimeEngine) -> Iterator[Server]:
+    """A server that offers pictures to try."""
+    settings = ServeConfig(port=0)
+    pictures = [Sample(bundles.encoded(colour), "image/png") for colour in ((240, 10, 10), (10, 10, 240))]
+    with running(create_app(engine, settings, Papers(None, tuple(pictures))), settings) as server:
+        yield server
+
+
+def test_samples_can_be_tried(browser: "playwright.Browser", sampled: Server) -> None:
+    page = browser.new_page()
+    page.goto(sampled.url)
+    page.get_by_role("button", name="Sample picture 2").click()
+    playwright.expect(page.locator(".card .verdict")).to_have_text("blue")
+    playwright.expect(page.locator(".card .file")).to_have_text("sample 2")
+    page.get_by_role("button", name="Sample picture 1").press("Enter")
+    playwright.expect(page.locator(".card .verdict")).to_have_text(["red", "blue"])
+    page.close()
+
+
+def test_samples_work_without_javascript(browser: "playwright.Browser", sampled: Server) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(sampled.url)
+    page.get_by_role("button", name="Sample picture 1").click()
+    playwright.expect(page.locator(".card .verdict")).to_have_text("red")
+    context.close()
+
+
+def test_a_phone_offers_its_camera(browser: "playwright.Browser", server: Server, tmp_path: Path) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(server.url)
+    playwright.expect(page.locator(".camera")).to_be_visible()
+    assert page.locator("#camera").get_attribute("capture") == "environment"
+    page.set_input_files("#camera", save(tmp_path, [("photo.jpg", bundles.encoded((10, 240, 10), "JPEG"))]))
+    playwright.expect(page.locator(".card .verdict")).to_have_text("green")
+    context.close()
+
+
+def test_a_computer_does_not(page: "playwright.Page") -> None:
+    playwright.expect(page.locator(".camera")).to_be_hidden()
+
+
+def test_progress_is_seen_while_the_server_looks(browser: "playwright.Browser", server: Server, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.goto(server.url)
+    held: list[playwright.Route] = []
+    page.route("**/predict", lambda route: held.append(route))
+    page.set_input_files("#files", save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))]))
+    playwright.expect(page.locator(".card .verdict")).to_have_text("Looking…")
+    playwright.expect(page.get_by_role("progressbar", name="Pictures done")).to_be_visible()
+    playwright.expect(page.locator(".card img")).to_have_js_property("naturalWidth", 48)
+    held[0].continue_()
+    playwright.expect(page.locator(".card .verdict")).to_have_text("red")
+    playwright.expect(page.locator("#progress")).to_be_hidden()
+    page.close()
+
+
+def test_a_busy_server_is_asked_again(browser: "playwright.Browser", server: Server, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.goto(server.url)
+    tries: list[str] = []
+
+    def answer(route: "playwright.Route") -> None:
+        tries.append(route.request.url)
+        if len(tries) > 2:
+            route.continue_()
+        else:
+            busy = json.dumps({"detail": "come back later"})
+            route.fulfill(status=503, headers={"Retry-After": "1", "Content-Type": "application/json"}, body=busy)
+
+    page.route("**/predict", answer)
+    page.set_input_files("#files", save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))]))
+    playwright.expect(page.locator(".card .verdict")).to_have_text("red")
+    assert len(tries) == 3
+    page.close()
+
+
+# ---- what only some servers do ----
+
+
+def test_a_key_is_asked_for_and_sent(browser: "playwright.Browser", engine: OnnxRuntimeEngine, tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys", "me")
+    [path] = save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))])
+    with serving(engine, api_keys=tmp_path / "keys") as guarded:
+        page = browser.new_page()
+        page.goto(guarded.url)
+        page.set_input_files("#files", path)
+        playwright.expect(page.locator(".card .note")).to_contain_text("API key")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Try again").click()
+        playwright.expect(page.locator(".card .verdict")).to_have_text("red")
+        page.close()
+
+
+def test_a_picture_unlike_those_of_training_is_noted(browser: "playwright.Browser", tmp_path: Path) -> None:
+    novelty = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
+    files = [("red.png", bundles.encoded((240, 10, 10))), ("grey.png", bundles.encoded((100, 100, 100)))]
+    with serving(FormulaEngine(novelty=novelty)) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.set_input_files("#files", save(tmp_path, files))
+        playwright.expect(page.locator("#summary")).to_have_text("1 answered, 1 not sure")
+        ordinary, odd = page.locator(".card .unlike").all()
+        playwright.expect(ordinary).to_be_hidden()
+        playwright.expect(odd).to_contain_text("unlike those the model was trained on")
+        page.close()
+
+
+def test_where_a_class_is_seen_is_shown_on_request(page: "playwright.Page", tmp_path: Path) -> None:
+    page.set_input_files("#files", save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))]))
+    button = page.get_by_role("button", name="Show where")
+    button.click()
+    playwright.expect(page.locator(".heat")).to_be_visible()
+    playwright.expect(button).to_have_attribute("aria-pressed", "true")
+    assert page.locator(".heat").evaluate("canvas => [canvas.width, canvas.height]") == [8, 8]
+    button.click()
+    playwright.expect(page.locator(".heat")).to_be_hidden()
+
+
+# ---- for everybody ----
+
+PAGES = ("", "model", "api/v1/")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_nothing_serious(
+    browser: "playwright.Browser", sampled: Server, tmp_path: Path, scheme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    found = []
+    for address in PAGES:
+        page.goto(sampled.url + address)
+        if not address:
+            page.set_input_files("#files", save(tmp_path, bundles.mixed_pictures()))
+            playwright.expect(page.locator("#summary")).to_contain_text("3 without an answer")
+        open_all(page)
+        found += [
+            (address, entry["id"], [node["html"] for node in entry["nodes"]])
+            for entry in axe.Axe().run(page).response["violations"]
+            if entry["impact"] in ("serious", "critical")
+        ]
+    context.close()
+    assert found == []
+
+
+@pytest.mark.parametrize("address", PAGES)
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_page_sticks_out(browser: "playwright.Browser", server: Server, address: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(server.url + address)
+    open_all(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def open_all(page: "playwright.Page") -> None:
+    """Show what a page shows on demand."""
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+
+
+def test_the_pages_lead_to_each_other(page: "playwright.Page") -> None:
+    page.get_by_role("link", name="The model", exact=True).click()
+    playwright.expect(page.get_by_role("heading", level=1)).to_have_text("colours")
+    page.get_by_role("link", name="For programs", exact=True).click()
+    playwright.expect(page.get_by_role("heading", level=1)).to_have_text("For programs")
+    page.get_by_role("link", name="darkroom", exact=True).click()
+    playwright.expect(page.get_by_role("heading", level=1)).to_have_text("What is in the picture?")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from darkroom import config
-from darkroom.config import DataConfig, ServeConfig, StorageConfig, TrainConfig
+from darkroom.config import DataConfig, ExportConfig, ServeConfig, StorageConfig, TrainConfig
 from darkroom.errors import UsageError
 
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
@@ -50,12 +50,28 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (TrainConfig, {"crop_scale": 0.0}, "--crop-scale is 0.0"),
     (TrainConfig, {"colour_jitter": 2.0}, "--colour-jitter is 2.0"),
     (TrainConfig, {"translate": -1}, "--translate is -1"),
+    (ExportConfig, {"format": "saved-model", "int8": True}, "--int8 and --format saved-model contradict each other"),
+    (ServeConfig, {"engine": "tf-serving"}, "say where with --tf-serving-url"),
+    (ServeConfig, {"tf_serving_url": "grpc://host:8500"}, "is asked by --engine tf-serving only"),
+    (ServeConfig, {"engine": "tf-serving", "tf_serving_url": "host:8500"}, "give grpc://HOST:8500"),
     (ServeConfig, {"port": 65536}, "--port is 65536"),
     (ServeConfig, {"port": -1}, "--port is -1"),
     (ServeConfig, {"threads": 0}, "--threads is 0"),
     (ServeConfig, {"max_request_megabytes": 0}, "--max-request-megabytes is 0"),
     (ServeConfig, {"max_megapixels": math.inf}, "--max-megapixels is inf"),
     (ServeConfig, {"max_file_megabytes": math.nan}, "--max-file-megabytes is nan"),
+    (ServeConfig, {"max_queue": 0}, "--max-queue is 0"),
+    (ServeConfig, {"max_decode_seconds": -1}, "--max-decode-seconds is -1"),
+    (ServeConfig, {"max_requests_per_minute": -1}, "--max-requests-per-minute is -1"),
+    (ServeConfig, {"max_requests_per_minute": math.nan}, "--max-requests-per-minute is nan"),
+    (ServeConfig, {"max_connections": 1000}, "--max-connections is 1000: give at most 900"),
+    (ServeConfig, {"max_memory_megabytes": 32}, "--max-memory-megabytes 32 does not hold one request"),
+    (ServeConfig, {"stop_seconds": math.inf}, "--stop-seconds is inf"),
+    (ServeConfig, {"proxy_hops": 0}, "--proxy-hops is 0"),
+    (ServeConfig, {"allow_origins": "example.org"}, "--allow-origins has 'example.org'"),
+    (ServeConfig, {"allow_origins": "https://a.example, https://b.example/"}, "has 'https://b.example/'"),
+    (ServeConfig, {"allow_origins": "*"}, "--allow-origins has '*'"),
+    (ServeConfig, {"frame_ancestors": "https://a.example; script-src *"}, "--frame-ancestors has"),
 ]
 
 
@@ -78,6 +94,8 @@ def test_what_is_out_of_range_is_refused_in_one_line(
         (TrainConfig, {"minutes": 0.01, "crop_scale": 1.0, "momentum": 0.0, "learning_rate": 0.0}),
         (TrainConfig, {"epochs": 1, "batch_size": 2, "ema_decay": 0.0}),
         (ServeConfig, {"port": 0, "max_files": 1}),
+        (ServeConfig, {"max_requests_per_minute": 0, "max_memory_megabytes": 64, "max_connections": 900}),
+        (ServeConfig, {"allow_origins": "https://a.example,http://[::1]:8000", "stop_seconds": 0}),
     ],
 )
 def test_the_ends_of_the_ranges_are_allowed(kind: Callable[..., Any], values: dict[str, Any]) -> None:

@@ -33,7 +33,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 OF_OTHERS = {"--nproc-per-node", "--max-restarts", "--node-rank", "--master-addr", "--master-port"}
 OF_OTHERS |= {"--rdzv-backend", "--rdzv-"}
-"""Options of torchrun."""
+OF_OTHERS |= {"--build"}
+"""Options of torchrun and of docker compose."""
 
 
 def name_of(page: Path) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from darkroom.errors import ImageError
-from darkroom.preprocess import MAX_PIXELS, Preprocessing, decode, load, opened, orientation
+from darkroom.preprocess import MAX_PIXELS, Preprocessing, decode, load, opened, orientation, resized
 from pictures import (
     BLUE,
     RED,
@@ -430,3 +430,14 @@ def test_damage_gives_pixels_or_an_image_error(content: bytes, changes: list[tup
             damaged[int(place * len(damaged))] = value
     with suppress(ImageError):
         assert load(bytes(damaged), Preprocessing(8, 8), max_pixels=1_000_000).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("filter_", ["box", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(9, 40), (40, 9), (61, 47), (24, 200), (200, 16)])
+def test_the_width_comes_first_whatever_pillow_would_take(filter_: Any, size: tuple[int, int]) -> None:
+    """Pillow 13 takes the height first where that is less work: rounding after it gives other pixels."""
+    noise = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image, resampling = Image.fromarray(noise), Image.Resampling[filter_.upper()]
+    expected = image.resize((24, size[1]), resampling).resize((24, 16), resampling)
+    contract = Preprocessing(24, 16, resize="stretch", interpolation=filter_)
+    assert np.array_equal(np.asarray(resized(image, contract)), np.asarray(expected))

@@ -179,8 +179,8 @@ def test_predict_takes_no_get_and_model_no_post(client: FlaskClient) -> None:
     ("options", "status"),
     [
         ({}, 415),
-        ({"json": {"files": []}}, 415),
-        ({"data": b"raw", "content_type": "image/png"}, 415),
+        ({"json": {"files": []}}, 400),
+        ({"data": b"raw", "content_type": "text/plain"}, 415),
         ({"data": {"other": (io.BytesIO(b"x"), "x")}}, 400),
         ({"data": {"files": "a text field"}, "content_type": "multipart/form-data"}, 400),
         ({"data": b"--x\r\nbroken", "content_type": "multipart/form-data; boundary=x"}, 400),

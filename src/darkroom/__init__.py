@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         AblateConfig,
         CompareConfig,
         DataConfig,
+        EngineConfig,
         ExportConfig,
         ServeConfig,
         StorageConfig,
@@ -61,7 +62,7 @@ else:
 __version__ = "0.1.0"
 
 PLACES = {
-    **dict.fromkeys(("AblateConfig", "CompareConfig", "DataConfig", "ExportConfig"), "darkroom.config"),
+    **dict.fromkeys(("AblateConfig", "CompareConfig", "DataConfig", "EngineConfig", "ExportConfig"), "darkroom.config"),
     **dict.fromkeys(("ServeConfig", "StorageConfig", "TrainConfig"), "darkroom.config"),
     **dict.fromkeys(("evaluate", "examine", "load_data", "predict"), "darkroom.workflow"),
     **dict.fromkeys(("run_all", "serve", "train"), "darkroom.workflow"),
@@ -89,6 +90,7 @@ __all__ = [
     "DarkroomError",
     "DataConfig",
     "DataSet",
+    "EngineConfig",
     "ExportConfig",
     "Failure",
     "Prediction",

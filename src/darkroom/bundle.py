@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import secrets
 import shutil
 import zipfile
@@ -66,6 +67,8 @@ class BundleInfo:
     parity: Mapping[str, Any] = field(default_factory=dict)
     quantisation: Mapping[str, Any] = field(default_factory=dict)
     """How an int8 graph was made and what it lost and gained; empty where the graph computes in fp32."""
+    novelty: Mapping[str, Any] = field(default_factory=dict)
+    """When a picture is unlike those of training: `score` ("energy"), `threshold`, `false_alarms`; empty if unknown."""
     files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,7 +78,7 @@ class BundleInfo:
             raise BundleError(f"the temperature is {self.temperature}: it must be a number above 0")
         if not 0 <= self.threshold <= 1:
             raise BundleError(f"the threshold is {self.threshold}: it must lie between 0 and 1")
-        for part in ("model", "provenance", "metrics", "parity", "quantisation", "files"):
+        for part in ("model", "provenance", "metrics", "parity", "quantisation", "novelty", "files"):
             if not isinstance(getattr(self, part), Mapping):
                 raise BundleError(f"{part} is {getattr(self, part)!r}: it must be a table of names and values")
         for name in self.files:
@@ -85,10 +88,18 @@ class BundleInfo:
                 f"the golden tolerance is {self.golden_tolerance}: it must be above 0 and at most {MOST_TOLERANCE}"
             )
 
+        if self.novelty:
+            _require_novelty(self.novelty)
+
     @property
     def golden_tolerance(self) -> float:
         """Largest difference in probability between the golden answers and those of an engine."""
         return float(self.quantisation.get("golden_tolerance", GOLDEN_TOLERANCE))
+
+    @property
+    def serving_name(self) -> str:
+        """The name under which a model server knows the model: letters, digits, `.`, `_` and `-` of ASCII."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "model"
 
     def to_text(self) -> str:
         """The one serialisation of bundle.json: the file must equal it byte for byte."""
@@ -285,6 +296,16 @@ def _require_inside(name: str) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or path.as_posix() != name or set(name) & set("\\:\0") or name == ".":
         raise BundleError(f"the bundle lists a file {name!r}, which lies outside of its folder: do not use this bundle")
+
+
+def _require_novelty(novelty: Mapping[str, Any]) -> None:
+    """Raise `BundleError` unless this darkroom knows how to tell novelty so."""
+    threshold, alarms = novelty.get("threshold"), novelty.get("false_alarms")
+    finite = isinstance(threshold, int | float) and math.isfinite(threshold)
+    if novelty.get("score") != "energy" or not finite or not isinstance(alarms, int | float) or not 0 <= alarms < 1:
+        raise BundleError(
+            f"novelty is {dict(novelty)}: it must have the score 'energy', a threshold, and false_alarms from 0 to 1"
+        )
 
 
 def _require_array(name: str, array: npt.NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:

@@ -5,9 +5,9 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -33,6 +33,7 @@ from darkroom.console import (
     Serving,
     Storage,
     Training,
+    command,
     mistakes_told,
     program,
     read_toml,
@@ -40,7 +41,11 @@ from darkroom.console import (
     storage_options,
 )
 from darkroom.errors import ImageError, ReportError, UsageError
+from darkroom.progress import say, track
 from darkroom.runs import Run
+
+if TYPE_CHECKING:
+    from darkroom.engines.prediction import Answer
 
 app = cyclopts.App(
     name="darkroom",
@@ -127,6 +132,8 @@ def evaluate(run: Path, /, *, split: Literal["validation", "test"] = "validation
 def export(run: Path, /, *, storage: Storage = STORAGE, settings: Exporting = EXPORTING) -> None:
     """Write the bundle of a run: ONNX graph, preprocessing, class names, golden pictures; parity is proved.
 
+    Or a SavedModel for TensorFlow Serving: --format saved-model.
+
     Parameters
     ----------
     run
@@ -193,30 +200,78 @@ def predict(
     top
         Classes shown for each picture in the table.
     """
-    from darkroom.engines.prediction import Failure
-    from darkroom.summary import prediction_json, prediction_lines
-
-    if top < 1:
-        raise UsageError(f"--top is {top}: give at least 1")
-    answers = workflow.predict(model, *images)
-    if as_json:
-        print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(prediction_lines(answers, top=top)))
-    if all(isinstance(answer, Failure) for answer in answers):
-        raise ImageError("none of the pictures could be read: see the errors above")
+    _require_pictures(images, top)
+    _print_answers(workflow.predict(model, *images), as_json=as_json, top=top)
 
 
 @app.command
-def serve(model: str, /, *, settings: Serving = SERVING) -> None:
+def serve(model: str, /, *, print_systemd_unit: Flag = False, settings: Serving = SERVING) -> None:
     """Serve a model to browsers and programs.
 
     Parameters
     ----------
     model
         A run folder, a bundle, or the name of a model that comes with darkroom (`darkroom models` lists them).
+    print_systemd_unit
+        Print a unit with which systemd runs this very server, and serve nothing.
     """
+    bundle, samples = workflow.bundle_of(model), settings.samples or workflow.samples_of(model)
+    if print_systemd_unit:
+        from darkroom.web.systemd import unit
+
+        print(unit(command(), bundle, replace(settings, samples=samples)), end="")
+        return
     workflow.serve(model, settings)
+
+
+@app.command
+def client(
+    url: str,
+    /,
+    *images: str,
+    as_json: AsJson = False,
+    top: int = 3,
+    api_key: Annotated[str | None, Parameter(env_var="DARKROOM_API_KEY")] = None,
+) -> None:
+    """Have a server classify pictures: as `predict`, with the address of `darkroom serve` in place of a model.
+
+    Parameters
+    ----------
+    url
+        The server's address, such as http://127.0.0.1:8000.
+    images
+        Pictures, folders of pictures, or patterns such as 'photos/*.jpg'.
+    as_json
+        Print JSON with all classes instead of a table.
+    top
+        Classes shown for each picture in the table.
+    api_key
+        The key that the server asks for, if it asks for one; better given in the environment than typed.
+    """
+    from darkroom.client import Client
+    from darkroom.engines.prediction import expand
+
+    _require_pictures(images, top)
+    paths = expand(images)
+    found = Client(url, key=api_key).predict(paths, top=None if as_json else top)
+    _print_answers(list(track(found, total=len(paths), what="Asking the server")), as_json=as_json, top=top)
+
+
+@app.command
+def key(file: Path, name: str, /) -> None:
+    """Make an API key for `darkroom serve --api-keys FILE`: it is printed once, and only its hash is kept.
+
+    Parameters
+    ----------
+    file
+        The file of hashes, to which a line is added.
+    name
+        Whose key it is; the server's log names it.
+    """
+    from darkroom.web.keys import add_key
+
+    print(add_key(file, name))
+    say(f"its hash is in {file}: a server that runs needs to be started again to know it")
 
 
 @app.command
@@ -443,6 +498,26 @@ def _launch(
     tables = read_toml(config, commands) if config is not None else None
     app.config = (Dict(tables, source=str(config)),) if tables is not None else ()
     app(tokens)
+
+
+def _require_pictures(images: Sequence[str], top: int) -> None:
+    if not images:
+        raise UsageError("no pictures are named: give files, folders or patterns after the model")
+    if top < 1:
+        raise UsageError(f"--top is {top}: give at least 1")
+
+
+def _print_answers(answers: "Sequence[Answer]", *, as_json: bool, top: int) -> None:
+    """Answers as a table or as JSON; raises `ImageError` where no picture got one."""
+    from darkroom.engines.prediction import Failure
+    from darkroom.summary import prediction_json, prediction_lines
+
+    if as_json:
+        print(json.dumps([prediction_json(answer) for answer in answers], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(prediction_lines(answers, top=top)))
+    if all(isinstance(answer, Failure) for answer in answers):
+        raise ImageError("none of the pictures could be read: see the errors above")
 
 
 def _run_folder(data: str, out: Path | None, *, resume: bool) -> Run:

@@ -1,7 +1,8 @@
 """Settings as frozen dataclasses: one attribute docstring a field, which is also its help on the command line."""
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,6 +14,9 @@ CACHE_FOLDER = Path(platformdirs.user_cache_dir("darkroom"))
 
 INT8_BOUND = 0.3
 """Points of accuracy."""
+
+MOST_CONNECTIONS = 900
+"""The server watches its connections with select, which knows 1,024 files, some of which are others."""
 
 OURS = "cnn"
 """The name of our own network; every other one is a backbone's."""
@@ -37,6 +41,8 @@ Factor = Literal[
 ]
 Preference = Literal["latency", "accuracy", "size"]
 MemoryFormat = Literal["auto", "contiguous", "channels-last"]
+ExportFormat = Literal["bundle", "saved-model"]
+EngineName = Literal["onnxruntime", "tf-serving"]
 
 
 def check(condition: bool, message: str) -> None:
@@ -289,6 +295,8 @@ class AblateConfig:
 class ExportConfig:
     """What is made of a run."""
 
+    format: ExportFormat = "bundle"
+    """The bundle that darkroom serves, or a SavedModel for TensorFlow Serving in saved_model/NAME/VERSION."""
     int8: bool = False
     """Write a faster bundle in 8-bit integers into bundle-int8, beside the one in fp32, and measure both."""
     int8_bound: float = INT8_BOUND
@@ -298,11 +306,53 @@ class ExportConfig:
         bound = self.int8_bound
         check(0 <= bound <= 100, f"--int8-bound is {bound}: give points of accuracy, from 0 to 100")
         check(self.int8 or bound == INT8_BOUND, f"--int8-bound {bound:g} bounds nothing without --int8: give both")
+        check(
+            not self.int8 or self.format == "bundle",
+            "--int8 and --format saved-model contradict each other: TensorFlow Serving gets the network in fp32",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
-    """Where the server listens and what it refuses."""
+class EngineConfig:
+    """What answers predictions."""
+
+    engine: EngineName = "onnxruntime"
+    """ONNX Runtime inside of the server, or a TensorFlow Serving that runs elsewhere."""
+    tf_serving_url: str = ""
+    """Where that TensorFlow Serving listens: grpc://HOST:8500 or http://HOST:8501 (grpcs and https with TLS)."""
+    tf_serving_model: str = ""
+    """The model's name there; the one that `export --format saved-model` gave its folder when not given."""
+    tf_serving_version: int | None = None
+    """The version to ask; the newest one that is available when not given."""
+    tf_serving_label: str = ""
+    """The version label to ask, such as stable, instead of a version."""
+    tf_serving_timeout: float = 10
+    """Seconds after which an answer of TensorFlow Serving is given up, repeated attempts included."""
+    tf_serving_wait: float = 60
+    """Seconds that the start waits for TensorFlow Serving to have loaded the model."""
+    tf_serving_batch: int = 32
+    """Most pictures in one request to TensorFlow Serving; at most the max_batch_size that it was started with."""
+
+    def __post_init__(self) -> None:
+        url, remote = self.tf_serving_url, self.engine == "tf-serving"
+        check(bool(url) or not remote, "--engine tf-serving asks a server: say where with --tf-serving-url")
+        check(remote or not url, f"--tf-serving-url {url} is asked by --engine tf-serving only: give both")
+        known = re.fullmatch(r"(grpcs?://[^/?#@\s]+:\d{1,5}/?|https?://[^/?#@\s]+(/[^?#\s]*)?)", url)
+        check(not url or known is not None, f"--tf-serving-url is {url}: give grpc://HOST:8500 or http://HOST:8501")
+        version, label = self.tf_serving_version, self.tf_serving_label
+        check(version is None or version >= 0, f"--tf-serving-version is {version}: give a whole number from 0")
+        check(
+            version is None or not label,
+            f"--tf-serving-version {version} and --tf-serving-label {label} contradict each other: give one of them",
+        )
+        check(self.tf_serving_batch >= 1, f"--tf-serving-batch is {self.tf_serving_batch}: give at least 1")
+        for option, seconds in (("timeout", self.tf_serving_timeout), ("wait", self.tf_serving_wait)):
+            check(0 < seconds < math.inf, f"--tf-serving-{option} is {seconds}: give more than 0 seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(EngineConfig):
+    """Where the server listens, who may use it, and what it refuses."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the server to the network."""
@@ -318,9 +368,61 @@ class ServeConfig:
     """Most pictures in one request."""
     max_megapixels: float = 100
     """Largest picture, read from its header before it is decoded."""
+    max_decode_seconds: float = 10
+    """Longest time that decoding one picture may take before it is given up."""
+    max_queue: int = 64
+    """Requests that may wait for a free thread; whoever comes after them is told to come back (503)."""
+    max_memory_megabytes: float = 512
+    """Memory for all requests that arrive, wait or are being answered; beyond it the next are refused (503)."""
+    max_connections: int = 200
+    """Connections held open at the same time; further ones wait until one of them closes."""
+    max_transfer_seconds: float = 60
+    """Time in which a request must have arrived, and an answer been taken, before a slow client is cut off."""
+    max_requests_per_minute: float = 0
+    """Requests that one client may make in a minute (429 beyond it); 0 sets no limit."""
+    stop_seconds: float = 30
+    """Longest time that stopping waits for requests which are being answered."""
+    api_keys: Path | None = None
+    """File of API keys, made with `darkroom key`, one of which every prediction then needs; read at start."""
+    allow_origins: str = ""
+    """Origins, separated by commas, whose pages may call the API (CORS), such as https://example.org."""
+    frame_ancestors: str = ""
+    """Origins, separated by commas, whose pages may show the page in a frame, such as https://huggingface.co."""
+    trusted_proxy: str = ""
+    """Address of the reverse proxy whose X-Forwarded-For and X-Forwarded-Proto are believed, * for any."""
+    proxy_hops: int = 1
+    """Proxies in front of the server that each add to X-Forwarded-For."""
+    samples: Path | None = None
+    """Folder of pictures that the page offers to try; those of the run when a run is served."""
+    access_log: bool = True
+    """Write a line of JSON for each request, without pictures and their names, to standard output."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(0 <= self.port <= 65535, f"--port is {self.port}: give a number from 0 to 65535")
-        for field in ("threads", "max_request_megabytes", "max_file_megabytes", "max_files", "max_megapixels"):
-            value = getattr(self, field)
-            check(0 < value < math.inf, f"--{field.replace('_', '-')} is {value}: give more than 0")
+        for name in (field.name for field in fields(self) if field.name.startswith("max_") or field.name == "threads"):
+            value = getattr(self, name)
+            unlimited = name == "max_requests_per_minute" and value == 0
+            check(unlimited or 0 < value < math.inf, f"--{name.replace('_', '-')} is {value}: give more than 0")
+        check(
+            self.max_memory_megabytes >= self.max_request_megabytes,
+            f"--max-memory-megabytes {self.max_memory_megabytes:g} does not hold one request of "
+            f"--max-request-megabytes {self.max_request_megabytes:g}: give at least as much",
+        )
+        most = MOST_CONNECTIONS
+        check(self.max_connections <= most, f"--max-connections is {self.max_connections}: give at most {most}")
+        check(0 <= self.stop_seconds < math.inf, f"--stop-seconds is {self.stop_seconds}: give 0 or more")
+        check(1 <= self.proxy_hops <= 20, f"--proxy-hops is {self.proxy_hops}: give 1 to 20")
+        _check_origins("--allow-origins", self.allow_origins)
+        _check_origins("--frame-ancestors", self.frame_ancestors)
+
+
+def origins(listed: str) -> frozenset[str]:
+    """The origins of a list with commas."""
+    return frozenset(origin.strip() for origin in listed.split(",") if origin.strip())
+
+
+def _check_origins(option: str, listed: str) -> None:
+    for origin in origins(listed):
+        known = re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", origin)
+        check(known is not None, f"{option} has {origin!r}: give scheme and host, as in https://example.org")

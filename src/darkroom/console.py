@@ -36,9 +36,11 @@ EXIT_STOPPED = 130
 FULL = "the memory is full: close other programs, or give --accumulate 4, a smaller --batch-size or --image-size"
 
 EXTRAS = {
-    **dict.fromkeys(("flask", "onnxruntime", "waitress"), "serve"),
+    **dict.fromkeys(("flask", "markdown_it", "onnxruntime", "prometheus_client", "waitress"), "serve"),
     **dict.fromkeys(("jinja2", "nbformat", "pptx", "typst"), "report"),
     **dict.fromkeys(("timm", "huggingface_hub", "torchvision"), "transfer"),
+    **dict.fromkeys(("grpc", "google"), "tf-client"),
+    "tensorflow": "tf",
 }
 """The extra that brings a package; of all others it is `train`."""
 
@@ -95,6 +97,12 @@ def program() -> str:
     return sys.argv[0] if called.stem == "darkroom" and shutil.which("darkroom") is None else "darkroom"
 
 
+def command() -> list[str]:
+    """What starts this program from anywhere."""
+    found = shutil.which(program())
+    return [os.path.abspath(found)] if found else [sys.executable, "-m", "darkroom"]
+
+
 def storage_options(config: DataConfig) -> list[str]:
     """The options with which a later command finds the same archive and cache."""
     cache = ["--cache", str(config.cache)] if config.cache != DATA.cache else []
@@ -118,7 +126,7 @@ def mistakes_told() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "", "train")
+        extra = EXTRAS.get((error.name or "").partition(".")[0], "train")
         _leave(f"error: {error.name} is not installed: pip install 'darkroom[{extra}]'", EXIT_ERROR)
     except MemoryError:
         _leave(f"error: {FULL}", EXIT_ERROR)

@@ -10,10 +10,11 @@
     ├── ModelError                a network is unknown, or its weights are not at hand
     ├── TrainingError             training cannot go on (a loss that is not finite)
     │   └── TrainingStoppedError  the user stopped it; it can be resumed (exit code 130)
-    ├── ExportError               the exported graph does not answer as the network does
+    ├── ExportError               a network cannot be written in a format, or the graph does not answer as it does
     ├── ReportError               a report cannot be made, or what it says does not hold
     ├── BundleError               a bundle is missing, changed, or of another version
-    └── EngineError               an engine cannot answer
+    ├── EngineError               an engine cannot answer
+    └── ServerError               a server that was asked refuses or cannot be reached
 
 Messages say what was wrong, the value, and what to do. Exceptions of other libraries are translated where they enter.
 """
@@ -60,7 +61,7 @@ class TrainingStoppedError(TrainingError):
 
 
 class ExportError(DarkroomError):
-    """The exported graph does not answer as the network does."""
+    """A network cannot be written in a format, or the exported graph does not answer as it does."""
 
 
 class ReportError(DarkroomError):
@@ -73,3 +74,7 @@ class BundleError(DarkroomError):
 
 class EngineError(DarkroomError):
     """An engine cannot answer."""
+
+
+class ServerError(DarkroomError):
+    """A server that was asked refuses, or cannot be reached."""

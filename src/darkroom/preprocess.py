@@ -28,6 +28,7 @@ import functools
 import io
 import re
 import stat
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -143,9 +144,15 @@ class Preprocessing:
         ]
 
 
-def load(source: Path | bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def load(
+    source: Path | bytes,
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> Pixels:
     """Pixels (H, W, 3) of one picture as the network sees them; raises `ImageError`, leaving the name to the caller."""
-    with opened(source, max_pixels=max_pixels) as image:
+    with opened(source, max_pixels=max_pixels, max_seconds=max_seconds) as image:
         return np.array(resized(rendered(image, background=preprocessing.background), preprocessing))
 
 
@@ -156,11 +163,16 @@ def decode(source: Path | bytes, *, background: Colour = WHITE, max_pixels: int 
 
 
 @contextmanager
-def opened(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Open a picture within bounds, not yet decoded; whatever fails in the `with` block becomes an `ImageError`."""
+def opened(
+    source: Path | bytes, *, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Iterator[Image.Image]:
+    """Open a picture within bounds, not yet decoded; whatever fails in the `with` block becomes an `ImageError`.
+
+    After `max_seconds`, bytes in memory are read no further, which ends decoders that read as they go (JPEG, PNG, GIF).
+    """
     _silence_pillow()
     try:
-        with _stream(source) as stream, Image.open(stream, formats=_formats(stream)) as image:
+        with _stream(source, max_seconds) as stream, Image.open(stream, formats=_formats(stream)) as image:
             _check_bounds(image, max_pixels)
             yield image
     except ImageError:
@@ -194,14 +206,30 @@ def resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """An RGB picture brought to the target's size."""
     target = (preprocessing.width, preprocessing.height)
     filter_ = Image.Resampling[preprocessing.interpolation.upper()]
+    whole = (0.0, 0.0, float(image.width), float(image.height))
     if preprocessing.resize == "stretch":
-        return image.resize(target, filter_)
+        return _scaled(image, target, filter_, whole)
     if preprocessing.resize == "cover":
-        return image.resize(target, filter_, box=_covering_box(image.size, target, preprocessing.crop_fraction))
+        return _scaled(image, target, filter_, _covering_box(image.size, target, preprocessing.crop_fraction))
     size = _fitting_size(image.size, target)
     canvas = Image.new("RGB", target, preprocessing.background)
-    canvas.paste(image.resize(size, filter_), ((target[0] - size[0]) // 2, (target[1] - size[1]) // 2))
+    canvas.paste(_scaled(image, size, filter_, whole), ((target[0] - size[0]) // 2, (target[1] - size[1]) // 2))
     return canvas
+
+
+def _scaled(
+    image: Image.Image, size: tuple[int, int], filter_: Image.Resampling, box: tuple[float, float, float, float]
+) -> Image.Image:
+    """The box of a picture at that size: first the width, then the height, each rounded to whole levels.
+
+    Pillow 13 takes the height first where that is less work, its predecessors never did, and pixels differ by up to 30
+    levels: the contract has one order, whatever the version.
+    """
+    left, top, right, bottom = box
+    if filter_ == Image.Resampling.NEAREST:  # has no order, and no weights to round
+        return image.resize(size, filter_, box=box)
+    narrow = image.resize((size[0], image.height), filter_, box=(left, 0, right, image.height))
+    return narrow.resize(size, filter_, box=(0, top, size[0], bottom))
 
 
 def used_part(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -286,9 +314,29 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _stream(source: Path | bytes) -> BinaryIO:
+class _TimedBytes(io.BytesIO):
+    """Bytes that can be read for some seconds only."""
+
+    def __init__(self, content: bytes, seconds: float) -> None:
+        super().__init__(content)
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As `BytesIO.read`; raises `ImageError` when the time is over."""
+        if time.monotonic() > self._end:
+            raise too_slow(self._seconds)
+        return super().read(size)
+
+
+def too_slow(seconds: float) -> ImageError:
+    """What to raise or tell of a picture whose decoding was given up."""
+    return ImageError(f"takes longer than {seconds:g} s to decode")
+
+
+def _stream(source: Path | bytes, max_seconds: float | None = None) -> BinaryIO:
     if isinstance(source, bytes | bytearray | memoryview):
-        stream: BinaryIO = io.BytesIO(source)
+        stream: BinaryIO = io.BytesIO(source) if max_seconds is None else _TimedBytes(source, max_seconds)
     else:
         stream = _open_file(source)
     if not stream.read(1):

@@ -53,6 +53,7 @@ class Run:
         self.samples = folder / "samples"
         self.bundle = folder / "bundle"
         self.int8_bundle = folder / "bundle-int8"
+        self.saved_model = folder / "saved_model"
         self.tensorboard = folder / "tensorboard"
 
     def figure(self, name: str) -> Path:

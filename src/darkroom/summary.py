@@ -213,10 +213,11 @@ def prediction_json(answer: Prediction | Failure) -> dict[str, Any]:
     """One picture's answer with all classes, best first, or its error."""
     if isinstance(answer, Failure):
         return {"name": answer.name, "error": answer.error}
-    return {
+    content = {
         "name": answer.name,
         "label": answer.label,
         "confidence": answer.confidence,
         "sure": answer.sure,
         "probabilities": dict(answer.probabilities),
     }
+    return content if answer.novelty is None else content | {"novelty": answer.novelty._asdict()}

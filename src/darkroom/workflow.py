@@ -217,7 +217,7 @@ def export(
     config: ExportConfig = EXPORTING,
     dataset: "DataSet | None" = None,
 ) -> Path:
-    """Write a bundle of a run and return its folder; evaluates validation first where that has not been done.
+    """Write a bundle or a SavedModel of a run and return its folder; evaluates validation first where it was not yet.
 
         darkroom.Bundle.open(darkroom.export_bundle(run)).info.parity
 
@@ -229,8 +229,6 @@ def export(
     """
     from darkroom.data.dataset import reopen
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
-    from darkroom.export.int8_bundle import export_int8
-    from darkroom.export.onnx_bundle import export_bundle
 
     launch.refuse_several("export")
     dataset = dataset or reopen(run, data_config)
@@ -239,9 +237,21 @@ def export(
     with held(run):
         if not run.metrics.exists():
             evaluate_split(run, dataset)
-        if config.int8:
-            return export_int8(run, dataset, bound=config.int8_bound).folder
-        return export_bundle(run, dataset).folder
+        return _exported(run, dataset, config)
+
+
+def _exported(run: Run, dataset: "DataSet", config: ExportConfig) -> Path:
+    if config.format == "saved-model":
+        from darkroom.export.saved_model import export_saved_model
+
+        return export_saved_model(run, dataset)
+    if config.int8:
+        from darkroom.export.int8_bundle import export_int8
+
+        return export_int8(run, dataset, bound=config.int8_bound).folder
+    from darkroom.export.onnx_bundle import export_bundle
+
+    return export_bundle(run, dataset).folder
 
 
 def _use_threads(run: Run) -> None:
@@ -338,12 +348,14 @@ def serve(model: str | Path, settings: ServeConfig = SERVING) -> None:
         EngineError: the engine answers otherwise than the exported network did.
         UsageError: the address cannot be listened on.
     """
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+    from darkroom.engines.choice import open_engine
     from darkroom.web import create_app
+    from darkroom.web.papers import Papers
     from darkroom.web.server import serve as listen
 
-    with OnnxRuntimeEngine.open(bundle_of(model)) as engine:
-        listen(create_app(engine, settings), settings)
+    bundle, samples = bundle_of(model), settings.samples or samples_of(model)
+    with open_engine(bundle, settings) as engine:
+        listen(create_app(engine, settings, Papers.of(bundle, samples)), settings)
 
 
 def bundle_of(model: str | Path) -> Path:
@@ -365,6 +377,12 @@ def bundle_of(model: str | Path) -> Path:
         f"{model} is neither a run nor a bundle, nor a model that comes with darkroom "
         f"({', '.join(known) or 'none does'}): {_near_models(path, known)}make one with `darkroom run DATA`"
     )
+
+
+def samples_of(model: str | Path) -> Path | None:
+    """The sample pictures of a run; none for a bundle by itself, which may be meant for strangers."""
+    samples = Run(Path(model)).samples
+    return samples if Run(Path(model)).begun and samples.is_dir() else None
 
 
 def _bundle_at(path: Path) -> Path | None:

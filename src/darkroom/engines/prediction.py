@@ -2,8 +2,9 @@
 
 import glob
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from natsort import natsorted
 
-from darkroom.engines.base import Engine
+from darkroom.bundle import BundleInfo
+from darkroom.engines.base import Answers, Engine
+from darkroom.engines.novelty import Novelty, novelties
 from darkroom.errors import ImageError, UsageError
-from darkroom.preprocess import MAX_PIXELS, Preprocessing, load
+from darkroom.preprocess import MAX_PIXELS, Preprocessing, load, too_slow
 from darkroom.provenance import available_cores
 
 _SUFFIXES = """
@@ -29,17 +32,22 @@ HOUSEKEEPING = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _decoding = threading.BoundedSemaphore(available_cores())
 
 Source = tuple[str, Path | bytes]
+Decoded = npt.NDArray[np.uint8] | ImageError
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture: `probabilities` (class, probability), best first; `sure` from the threshold on."""
+    """The answer for one picture: `probabilities` (class, probability), best first; `sure` from the threshold on.
+
+    `novelty` says how unlike the pictures of training it is, where the bundle knows of a threshold for that.
+    """
 
     name: str
     label: str
     confidence: float
     sure: bool
     probabilities: tuple[tuple[str, float], ...]
+    novelty: Novelty | None = None
 
 
 @dataclass(frozen=True)
@@ -50,23 +58,65 @@ class Failure:
     error: str
 
 
+Answer = Prediction | Failure
+
+
 def predict_pictures(
-    engine: Engine, sources: Iterable[Source], *, max_pixels: int = MAX_PIXELS, top: int | None = None
-) -> list[Prediction | Failure]:
-    """Answers for `sources` (name, file or its bytes) in order, each with its `top` classes (all when not given)."""
-    return list(stream_predictions(engine, sources, max_pixels=max_pixels, top=top))
+    engine: Engine,
+    sources: Iterable[Source],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+    top: int | None = None,
+) -> list[Answer]:
+    """Answers for `sources` (name, file or its bytes) in order, each with its `top` classes (all when not given).
+
+    `max_seconds` bounds the decoding of each picture.
+    """
+    return list(stream_predictions(engine, sources, max_pixels=max_pixels, max_seconds=max_seconds, top=top))
 
 
 def stream_predictions(
-    engine: Engine, sources: Iterable[Source], *, max_pixels: int = MAX_PIXELS, top: int | None = None
-) -> Iterator[Prediction | Failure]:
+    engine: Engine,
+    sources: Iterable[Source],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+    top: int | None = None,
+) -> Iterator[Answer]:
     """As `predict_pictures`, one after the other in bounded memory."""
-    workers = available_cores()
     remaining = iter(sources)
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        while chunk := list(islice(remaining, max(engine.rows, workers))):
-            decoded = list(pool.map(lambda source: _decode(source[1], engine.bundle.preprocessing, max_pixels), chunk))
-            yield from _answers(engine, [name for name, _ in chunk], decoded, top=top)
+    while chunk := list(islice(remaining, max(engine.rows, available_cores()))):
+        names, contents = zip(*chunk, strict=True)
+        decoded = decode_pictures(contents, engine.bundle.preprocessing, max_pixels=max_pixels, max_seconds=max_seconds)
+        yield from _answers(engine, names, decoded, top=top)
+
+
+def decode_pictures(
+    contents: Sequence[Path | bytes],
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> list[Decoded]:
+    """Pixels (H, W, 3) of each picture, or what is wrong with it, several at a time."""
+    workers = min(available_cores(), len(contents)) or 1
+    decoder = _Decoder(preprocessing, max_pixels, max_seconds, rounds=-(-len(contents) // workers))
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        futures = [pool.submit(decoder.decode, content) for content in contents]
+        return [decoder.wait_for(future) for future in futures]
+    finally:  # a decoder that was given up cannot be stopped inside of a library, and is not waited for
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def name_answers(
+    info: BundleInfo, names: Sequence[str], answers: Answers, *, top: int | None = None
+) -> list[Prediction]:
+    """What was answered to pictures of these names, in the words of the bundle."""
+    novel = novelties(info, answers.logits)
+    rows = zip(names, answers.probabilities, novel, strict=True)
+    return [_prediction(info, name, values, novelty=novelty, top=top) for name, values, novelty in rows]
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -104,32 +154,57 @@ def _is_shown(path: Path, folder: Path) -> bool:
     return not any(part.startswith(".") or part in HOUSEKEEPING for part in path.relative_to(folder).parts)
 
 
-def _decode(content: Path | bytes, preprocessing: Preprocessing, max_pixels: int) -> npt.NDArray[np.uint8] | ImageError:
-    try:
+class _Decoder:
+    """Decodes the pictures of one chunk, none for longer than `seconds`, where that is not None."""
+
+    def __init__(self, preprocessing: Preprocessing, max_pixels: int, seconds: float | None, *, rounds: int) -> None:
+        self._preprocessing = preprocessing
+        self._max_pixels = max_pixels
+        self._seconds = seconds
+        self._end = None if seconds is None else time.monotonic() + seconds * rounds
+
+    def decode(self, content: Path | bytes) -> Decoded:
+        """Pixels, or what is wrong with the picture."""
         with _decoding:
-            return load(content, preprocessing, max_pixels=max_pixels)
-    except ImageError as error:
-        return error
+            if self._seconds is not None and self._left() == 0:  # nobody waits for it any more
+                return too_slow(self._seconds)
+            try:
+                return load(content, self._preprocessing, max_pixels=self._max_pixels, max_seconds=self._seconds)
+            except ImageError as error:
+                return error
+
+    def wait_for(self, future: Future[Decoded]) -> Decoded:
+        """What `decode` gave, unless it takes too long."""
+        if self._seconds is None:
+            return future.result()
+        try:
+            return future.result(self._left())
+        except TimeoutError:
+            return too_slow(self._seconds)
+
+    def _left(self) -> float:
+        return 0.0 if self._end is None else max(0.0, self._end - time.monotonic())
 
 
-def _answers(
-    engine: Engine,
-    names: Sequence[str],
-    decoded: Sequence[npt.NDArray[np.uint8] | ImageError],
+def _answers(engine: Engine, names: Sequence[str], decoded: Sequence[Decoded], *, top: int | None) -> Iterator[Answer]:
+    readable = [(name, it) for name, it in zip(names, decoded, strict=True) if not isinstance(it, ImageError)]
+    answered: Iterator[Prediction] = iter(())
+    if readable:
+        known, pixels = zip(*readable, strict=True)
+        answered = iter(name_answers(engine.bundle, known, engine.answer(np.stack(pixels)), top=top))
+    for name, it in zip(names, decoded, strict=True):
+        yield Failure(name, str(it)) if isinstance(it, ImageError) else next(answered)
+
+
+def _prediction(
+    info: BundleInfo,
+    name: str,
+    probabilities: npt.NDArray[np.float32],
     *,
+    novelty: Novelty | None,
     top: int | None,
-) -> Iterator[Prediction | Failure]:
-    readable = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
-    answered = iter(engine.predict(np.stack(readable)) if readable else ())
-    for name, pixels in zip(names, decoded, strict=True):
-        if isinstance(pixels, ImageError):
-            yield Failure(name, str(pixels))
-        else:
-            yield _prediction(engine, name, next(answered), top=top)
-
-
-def _prediction(engine: Engine, name: str, probabilities: npt.NDArray[np.float32], *, top: int | None) -> Prediction:
+) -> Prediction:
     ranking = np.argsort(-probabilities, kind="stable")[:top]
-    ranked = tuple((engine.bundle.classes[place], float(probabilities[place])) for place in ranking)
+    ranked = tuple((info.classes[place], float(probabilities[place])) for place in ranking)
     label, confidence = ranked[0]
-    return Prediction(name, label, confidence, confidence >= engine.bundle.threshold, ranked)
+    return Prediction(name, label, confidence, confidence >= info.threshold, ranked, novelty)

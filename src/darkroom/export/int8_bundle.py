@@ -10,6 +10,7 @@ from typing import Any
 
 from darkroom.bundle import Bundle, BundleInfo
 from darkroom.data.dataset import DataSet
+from darkroom.engines.novelty import fit_novelty
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
 from darkroom.errors import ExportError, UsageError
 from darkroom.evaluation.calibration import fit_temperature, not_sure_threshold, probabilities
@@ -138,6 +139,7 @@ def _measured(fp32: BundleInfo, int8: dict[str, Predictions]) -> BundleInfo:
         model={**fp32.model, "arithmetic": "int8"},
         temperature=temperature,
         threshold=not_sure_threshold(validation.labels, answers["validation"]).value,
+        novelty=fit_novelty(validation.logits, temperature),
         metrics={split: headline(measure(said.labels, answers[split], fp32.classes)) for split, said in int8.items()},
     )
 

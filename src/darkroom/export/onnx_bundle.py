@@ -19,6 +19,7 @@ from darkroom import files
 from darkroom.bundle import Bundle, BundleInfo, Golden, write_bundle
 from darkroom.data.dataset import DataSet
 from darkroom.engines.base import Answers, Engine, check_golden
+from darkroom.engines.novelty import fit_novelty
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
 from darkroom.errors import ExportError, RunError
 from darkroom.evaluation.metrics import headline
@@ -95,21 +96,31 @@ def deployed_network(run: Run) -> Deployed:
 
 def export_graph(deployed: Deployed, run: Run, dataset: DataSet) -> Exported:
     """The graph of a run, proved to answer as the network; nothing is written. Raises what `export_bundle` does."""
+    info = describe(run, dataset)
+    say("Exporting the network as ONNX and comparing both on real pictures")
+    graph = to_onnx(deployed, dataset.preprocessing.width)
+    with OnnxRuntimeEngine(info, open_session(graph, available_cores())) as engine:
+        return Exported(graph, replace(info, parity=prove(engine, deployed, run, dataset)))
+
+
+def describe(run: Run, dataset: DataSet) -> BundleInfo:
+    """What a bundle of the run says of itself before anything is compared; raises `RunError` where too little is known.
+
+    The proof of parity and the hashes of files are still to come.
+    """
     content, metrics = run.read_config(), run.read_metrics()
     if run.refitted and "test" not in metrics:
         raise RunError(
             f"nothing is known of the refitted network of {run.folder} yet: open the test split first, with "
             f"`darkroom evaluate {run.folder} --split test`"
         )
-    side = dataset.preprocessing.width
-    say("Exporting the network as ONNX and comparing both on real pictures")
-    graph = to_onnx(deployed, side)
-    info = BundleInfo(
+    return BundleInfo(
         name=f"{dataset.name}-{content['network']['kind']}",
         classes=dataset.manifest.classes,
         preprocessing=dataset.preprocessing,
         temperature=metrics["temperature"],
         threshold=metrics["threshold"],
+        novelty=fit_novelty(run.read_predictions("validation").logits, metrics["temperature"]),
         model={name: content["network"][name] for name in ("kind", "views", "parameters", "multiply_adds")},
         provenance={
             "source": dataset.name,
@@ -122,8 +133,6 @@ def export_graph(deployed: Deployed, run: Run, dataset: DataSet) -> Exported:
         },
         metrics={split: headline(metrics[split]) for split in run.judges()},
     )
-    with OnnxRuntimeEngine(info, open_session(graph, available_cores())) as engine:
-        return Exported(graph, replace(info, parity=_prove(engine, deployed, run, dataset)))
 
 
 def put_in_place(folder: Path, exported: Exported, golden: Golden, *, run: Run, dataset: DataSet) -> Bundle:
@@ -174,8 +183,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> dict[str, Any]:
-    """Compare graph and network at several batch sizes, and on every prediction that the run has stored."""
+def prove(engine: Engine, deployed: nn.Module, run: Run, dataset: DataSet) -> dict[str, Any]:
+    """Compare graph and network at several batch sizes, and on every prediction that the run has stored.
+
+    Raises `ExportError` unless they agree.
+    """
     worst = compare_batches(engine.run, partial(network_answers, deployed), dataset)
     _require(worst <= TOLERANCE, f"probabilities differ by {worst:.2g}, {TOLERANCE:g} allowed")
     parity: dict[str, Any] = {"batch_sizes": list(BATCHES), "largest_difference": worst, "tolerance": TOLERANCE}

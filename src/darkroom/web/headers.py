@@ -2,21 +2,18 @@
 
 from flask import Flask, Response, request
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' blob:",
+    "connect-src 'self'",
+    "form-action 'self'",
+    "base-uri 'none'",
 )
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": "; ".join((*POLICY, "frame-ancestors 'none'")),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -26,14 +23,19 @@ SECURITY_HEADERS = {
 }
 
 
-def register(app: Flask) -> None:
-    """Add the headers to every response of `app`, errors included."""
-    app.after_request(_add)
+def register(app: Flask, frame_ancestors: frozenset[str]) -> None:
+    """Add the headers to every response of `app`, errors included; `frame_ancestors` may show its pages in frames."""
+    headers = dict(SECURITY_HEADERS)
+    if frame_ancestors:
+        allowed = f"frame-ancestors {' '.join(sorted(frame_ancestors))}"
+        headers["Content-Security-Policy"] = "; ".join((*POLICY, allowed))
+        del headers["X-Frame-Options"]  # it cannot name whom it allows
 
+    def add(response: Response) -> Response:
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        if request.endpoint != "static":
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
 
-def _add(response: Response) -> Response:
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    if request.endpoint != "static":
-        response.headers.setdefault("Cache-Control", "no-store")
-    return response
+    app.after_request(add)

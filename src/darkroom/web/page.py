@@ -1,20 +1,33 @@
-"""The page for people; without JavaScript it is a plain form whose answers the server renders."""
+"""The pages for people; without JavaScript the first is a plain form whose answers the server renders."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from flask import Blueprint, render_template, request
-from werkzeug.exceptions import HTTPException
+from flask import Blueprint, Response, json, render_template, request
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
-from darkroom.engines.prediction import Failure, Prediction
+from darkroom.bundle import BundleInfo
+from darkroom.engines.prediction import Answer
 from darkroom.errors import EngineError
+from darkroom.web.api import answer_to_json
+from darkroom.web.endpoints import JSON
+from darkroom.web.gate import gate
 from darkroom.web.problems import detail_of, engine_trouble
-from darkroom.web.service import accuracy, megabytes, service
-from darkroom.web.uploads import read_uploads
+from darkroom.web.results import to_csv
+from darkroom.web.service import Upload, accuracy, megabytes, service
+from darkroom.web.uploads import read_form
 
 BARS = 3
 """Classes shown at once; the others open on demand."""
 
+OPEN = frozenset({"page.show", "page.answer", "page.about", "page.sample"})
+"""All pages; `answer` reads the key, where one is asked for, from the form."""
+
 blueprint = Blueprint("page", __name__)
+
+markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 @blueprint.get("/")
@@ -24,15 +37,42 @@ def show() -> str:
 
 
 @blueprint.post("/")
-def answer() -> tuple[str, int]:
-    """The page with the answers to a submitted form, or with what was wrong about it."""
+def answer() -> tuple[str | Response, int]:
+    """The page with the answers to a submitted form, or with what was wrong about it; or the answers as a file."""
     shared = service()
     try:
-        return _render(answers=shared.answer(read_uploads(request, shared.limits))), 200
+        gate().require_key(request.form.get("key"))
+        answers = shared.answer(_uploads())
+        return _file(answers, request.form.get("as", "")) or _render(answers=answers), 200
     except HTTPException as error:
         return _render(trouble=detail_of(error)), error.code or 500
     except EngineError as error:
         return _render(trouble=engine_trouble(error)), 503
+
+
+@blueprint.get("/model")
+def about() -> str:
+    """The model's card, or what the bundle says of itself where it has none."""
+    card = service().papers.card
+    return _render("about.html", card=None if card is None else Markup(rendered(card)))  # noqa: S704  (HTML is off)
+
+
+@blueprint.get("/samples/<int:place>")
+def sample(place: int) -> Response:
+    """A picture to try; the first has the place 1."""
+    samples = service().papers.samples
+    if not 1 <= place <= len(samples):
+        raise NotFound(f"There is no sample {place}: there are {len(samples)}.")
+    found = samples[place - 1]
+    return Response(found.content, content_type=found.media_type)
+
+
+def rendered(card: str) -> str:
+    """A card as HTML: without its metadata, and with what looks like HTML in it as text."""
+    if card.startswith("---\n"):
+        card = card.partition("\n---\n")[2]
+    html: str = markdown.render(card)
+    return html
 
 
 @blueprint.app_template_filter()
@@ -55,7 +95,43 @@ def fact(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _render(*, answers: list[Prediction | Failure] | None = None, trouble: str | None = None) -> str:
+def unlike_in_words(info: BundleInfo) -> str:
+    """What is said of a picture that is unlike those of training, with the rate at which this is a false alarm."""
+    alarms = info.novelty.get("false_alarms")
+    rate = "" if alarms is None else f" Of ordinary pictures this is said of {100 * alarms:.3g} % too."
+    return f"This picture looks unlike those the model was trained on: do not rely on the answer.{rate}"
+
+
+def _uploads() -> list[Upload]:
+    """The pictures of the form, or the sample that its button names."""
+    wanted = request.form.get("sample")
+    if wanted is None:
+        return read_form(request, service().limits)
+    samples = service().papers.samples
+    if wanted not in map(str, range(1, len(samples) + 1)):
+        raise BadRequest(f"There is no such sample: there are {len(samples)}.")
+    return [(f"sample {wanted}", samples[int(wanted) - 1].content)]
+
+
+def _file(answers: Sequence[Answer], kind: str) -> Response | None:
+    """The answers as a file to keep; None where the page is wanted."""
+    if kind == "csv":
+        text, media_type = to_csv(answers, service().engine.bundle.classes), "text/csv; charset=utf-8"
+    elif kind == "json":
+        text, media_type = json.dumps([answer_to_json(answer) for answer in answers]), JSON
+    else:
+        return None
+    disposition = f'attachment; filename="answers.{kind}"'
+    return Response(text, content_type=media_type, headers={"Content-Disposition": disposition})
+
+
+def _render(
+    template: str = "page.html",
+    *,
+    answers: Sequence[Answer] = (),
+    trouble: str | None = None,
+    **more: Any,
+) -> str:
     shared = service()
     info = shared.engine.bundle
     context: dict[str, Any] = {
@@ -63,8 +139,11 @@ def _render(*, answers: list[Prediction | Failure] | None = None, trouble: str |
         "accuracy": accuracy(info.metrics),
         "limits": shared.limits,
         "largest_file": megabytes(shared.limits.file_bytes),
-        "answers": answers or [],
+        "samples": len(shared.papers.samples),
+        "unlike": unlike_in_words(info),
+        "keys": gate().keys is not None,
+        "answers": answers,
         "trouble": trouble,
         "bars": BARS,
     }
-    return render_template("page.html", **context)
+    return render_template(template, **context | more)

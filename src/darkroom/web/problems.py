@@ -3,13 +3,19 @@
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, current_app, json
+from flask import Flask, Response, current_app, json, request
 from werkzeug.exceptions import HTTPException
 
 from darkroom.errors import EngineError
 from darkroom.web.service import service
+from darkroom.web.tracing import request_id
 
 MEDIA_TYPE = "application/problem+json"
+
+KEPT_HEADERS = frozenset({"allow", "retry-after", "www-authenticate"})
+
+TENSORFLOW_PATHS = "/v1/"
+"""Below it, errors have the shape of TensorFlow Serving's, `{"error": …}`, since its clients read them there."""
 
 
 def problem(status: int, detail: str) -> dict[str, Any]:
@@ -18,7 +24,14 @@ def problem(status: int, detail: str) -> dict[str, Any]:
 
 
 def respond(status: int, detail: str) -> Response:
-    """A response that carries a problem."""
+    """A response to the current request that carries a problem."""
+    return refusal(request.path, status, detail)
+
+
+def refusal(path: str, status: int, detail: str) -> Response:
+    """A response that carries a problem, in the shape that clients of `path` expect."""
+    if path.startswith(TENSORFLOW_PATHS):
+        return Response(json.dumps({"error": detail}), status, content_type="application/json")
     return Response(json.dumps(problem(status, detail)), status, content_type=MEDIA_TYPE)
 
 
@@ -38,13 +51,13 @@ def detail_of(error: HTTPException) -> str:
 
 def engine_trouble(error: EngineError) -> str:
     """Log what the engine said, which may name files of this machine, and give what strangers may read."""
-    current_app.logger.error("the engine cannot answer: %s", error)
+    current_app.logger.error("request %s: the engine cannot answer: %s", request_id(), error)
     return "The model cannot answer at the moment; the server's log says why."
 
 
 def _on_http_error(error: HTTPException) -> Response:
     response = respond(error.code or 500, detail_of(error))
-    kept = {name: value for name, value in error.get_headers() if name.lower() in ("allow", "retry-after")}
+    kept = {name: value for name, value in error.get_headers() if name.lower() in KEPT_HEADERS}
     response.headers.update(kept)
     return response
 
@@ -54,5 +67,5 @@ def _on_engine_error(error: EngineError) -> Response:
 
 
 def _on_bug(error: Exception) -> Response:
-    current_app.logger.exception("unexpected error", exc_info=error)
+    current_app.logger.exception("request %s: unexpected error", request_id(), exc_info=error)
     return respond(500, "The server made a mistake, which its log describes. The request may be tried again.")

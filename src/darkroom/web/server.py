@@ -6,72 +6,35 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from ipaddress import ip_address
 from types import FrameType
 from typing import Any
 
 from flask import Flask
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.server import create_server
-from waitress.task import ErrorTask
 
 from darkroom.config import ServeConfig
 from darkroom.errors import UsageError
 from darkroom.progress import say
-from darkroom.web.headers import SECURITY_HEADERS
-from darkroom.web.problems import MEDIA_TYPE, respond
-from darkroom.web.service import Limits
-
-IDLE_SECONDS = 60
-"""After so long without a byte a connection is closed."""
-
-MEMORY_A_REQUEST = 8_000_000
-"""Bytes of an arriving request that stay in memory; a larger one goes to a nameless temporary file, so that a hundred
-slow senders cannot fill the memory."""
-
-
-class ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
-    """Answers what never reaches the application (a bad request line, a body too large) in the application's shape."""
-
-    def execute(self) -> None:
-        """Write the problem and close the connection."""
-        error = self.request.error
-        response = respond(error.code, str(error.body))
-        body = response.get_data()
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.extend([("Content-Type", MEDIA_TYPE), *SECURITY_HEADERS.items()])
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    """A connection whose errors have the application's shape."""
-
-    error_task_class = ProblemTask
+from darkroom.web import tracing
+from darkroom.web.listener import Listener
+from darkroom.web.service import Service
 
 
 class Server:
     """A bound server: connections are accepted from its making on and answered while `run` runs."""
 
     def __init__(self, app: Flask, settings: ServeConfig) -> None:
-        listener = _listen(settings)
+        bound = _listen(settings)
         self.host = settings.host
-        self.port: int = listener.getsockname()[1]
-        self._server = create_server(
-            app,
-            sockets=[listener],
-            threads=settings.threads,
-            max_request_body_size=Limits.of(settings).request_bytes,
-            inbuf_overflow=MEMORY_A_REQUEST,
-            channel_timeout=IDLE_SECONDS,
-            cleanup_interval=10,
-            ident="darkroom",
-        )
-        self._server.channel_class = Channel
+        self.port: int = bound.getsockname()[1]
+        self._stop_seconds = settings.stop_seconds
+        self._asked_to_stop = threading.Event()
+        self._listener = Listener(app, settings, bound)
+        self._map = self._listener._map
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is no news
 
     @property
@@ -81,30 +44,43 @@ class Server:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     def run(self) -> None:
-        """Answer requests until `stop`, SystemExit or KeyboardInterrupt."""
+        """Answer requests until `stop`, then finish those that have begun."""
         try:
-            self._server.run()
+            while not self._asked_to_stop.is_set():
+                wasyncore.loop(timeout=1, map=self._map, count=1)
+            self._finish()
         finally:
             self.close()
 
     def stop(self) -> None:
-        """Make `run` return; may be called from another thread."""
+        """Make `run` return when all that has begun is answered; may be called from another thread."""
+        self._asked_to_stop.set()
         with suppress(OSError):  # where `run` is awake already, it may end before it is woken
-            self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._server._map))
+            self._listener.pull_trigger()
 
     def close(self) -> None:
         """Stop the threads and close all connections; only when `run` does not run."""
-        self._server.task_dispatcher.shutdown()
-        wasyncore.close_all(self._server._map)
+        self._listener.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._map)
+
+    def _finish(self) -> None:
+        """Take no more connections, and let the answers of those that are open go out, for as long as is allowed."""
+        self._listener.stop_accepting()
+        end = time.monotonic() + self._stop_seconds
+        while self._listener.is_busy() and time.monotonic() < end:
+            wasyncore.loop(timeout=0.1, map=self._map, count=1)
 
 
 def serve(app: Flask, settings: ServeConfig) -> None:
     """Serve `app` until Ctrl-C or SIGTERM; raises `UsageError` when it cannot listen."""
     server = Server(app, settings)
-    say(f"darkroom serves {app.extensions['darkroom'].engine.bundle.name} at {server.url}   (Ctrl-C stops it)")
+    service: Service = app.extensions["darkroom"]
+    say(f"darkroom serves {service.engine.bundle.name} at {server.url}   (Ctrl-C stops it)")
+    if service.papers.samples:
+        say(f"whoever sees the page sees {len(service.papers.samples)} sample pictures on it")
     if not _is_loopback(settings.host):
         say(f"--host {settings.host} opens it to the network: whoever reaches port {server.port} can use it")
-    with _stopping_on_signals(server):
+    with tracing.writing_access_log() if settings.access_log else nullcontext(), _stopping_on_signals(server):
         server.run()
     say("stopped")
 

@@ -1,14 +1,18 @@
 """What the views share: the engine, the limits, and the way from uploads to answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
-from darkroom.engines.prediction import Failure, Prediction, predict_pictures
+from darkroom.engines.explanation import Explanation, explain
+from darkroom.engines.prediction import Answer, Failure, predict_pictures
+from darkroom.errors import ImageError
+from darkroom.web.metrics import Metrics
+from darkroom.web.papers import Papers
 
 MEGA = 10**6
 
@@ -53,19 +57,37 @@ class Limits:
 
 @dataclass(frozen=True)
 class Service:
-    """An engine within limits; shared by all threads of the server."""
+    """An engine within limits, its papers and its numbers; shared by all threads of the server."""
 
     engine: Engine
     limits: Limits
+    decode_seconds: float
+    papers: Papers = field(default_factory=Papers)
+    metrics: Metrics = field(default_factory=Metrics)
 
-    def answer(self, uploads: Sequence[Upload], *, top: int | None = None) -> list[Prediction | Failure]:
+    def answer(self, uploads: Sequence[Upload], *, top: int | None = None) -> list[Answer]:
         """An answer or an error for each upload, in order."""
+        g.pictures = len(uploads)
         accepted = [upload for upload in uploads if len(upload[1]) <= self.limits.file_bytes]
-        answered = iter(predict_pictures(self.engine, accepted, max_pixels=self.limits.pixels, top=top))
-        return [
+        pixels, seconds = self.limits.pixels, self.decode_seconds
+        answered = iter(predict_pictures(self.engine, accepted, max_pixels=pixels, max_seconds=seconds, top=top))
+        answers = [
             next(answered) if len(content) <= self.limits.file_bytes else self._too_large(name, len(content))
             for name, content in uploads
         ]
+        self.metrics.count_answers(answers)
+        return answers
+
+    def explain(self, upload: Upload, *, label: str | None) -> Explanation | Failure:
+        """Where in a picture `label`, or its best class, is seen; raises what `explain` does but `ImageError`."""
+        g.pictures = 1
+        (name, content), pixels, seconds = upload, self.limits.pixels, self.decode_seconds
+        if len(content) > self.limits.file_bytes:
+            return self._too_large(name, len(content))
+        try:
+            return explain(self.engine, name, content, label=label, max_pixels=pixels, max_seconds=seconds)
+        except ImageError as error:
+            return Failure(name, str(error))
 
     def _too_large(self, name: str, size: int) -> Failure:
         return Failure(name, f"too large: {megabytes(size)}, where {megabytes(self.limits.file_bytes)} are allowed")

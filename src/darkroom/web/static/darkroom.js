@@ -1,10 +1,17 @@
 // Pictures in, cards with answers out. Without this file the page is a plain form that the server answers.
 
+import { save, toCsv, toJson } from "./results.js";
+import { draw } from "./heat.js";
+
 const form = document.getElementById("form");
 const input = document.getElementById("files");
+const camera = document.getElementById("camera");
+const key = document.getElementById("key"); // only where the server asks for one
 const cards = document.getElementById("cards");
 const answers = document.getElementById("answers");
 const summary = document.getElementById("summary");
+const progress = document.getElementById("progress");
+const savers = { csv: document.getElementById("csv"), json: document.getElementById("json") };
 
 const limits = {
   files: Number(form.dataset.maxFiles),
@@ -19,8 +26,10 @@ const FILES_A_REQUEST = Math.min(8, limits.files);
 const BYTES_A_REQUEST = Math.min(8e6, limits.request * 0.9);
 const FORM_BYTES = 2000; // what the multipart form adds to the bytes of one picture
 const REQUESTS_AT_ONCE = 2;
+const MOST_TRIES = 4; // of a request that a busy server sends away
+const LONGEST_WAIT = 30; // seconds
 
-const waiting = []; // jobs {file, card, address} not yet sent
+const waiting = []; // jobs {file, card, address, state, tries, answer} not yet sent
 let jobs = []; // all jobs on the page
 let active = 0;
 
@@ -28,10 +37,12 @@ document.documentElement.classList.add("scripting");
 
 // ---- ways in ----
 
-input.addEventListener("change", () => {
-  add([...input.files]);
-  input.value = ""; // so that the same file can be chosen again
-});
+for (const chooser of [input, camera]) {
+  chooser.addEventListener("change", () => {
+    add([...chooser.files]);
+    chooser.value = ""; // so that the same file can be chosen again
+  });
+}
 
 form.addEventListener("submit", (event) => event.preventDefault());
 
@@ -49,6 +60,20 @@ document.addEventListener("drop", async (event) => {
   if (files.length) add(files);
   else say("No file arrived: save the picture first, then drop its file here.");
 });
+
+for (const button of document.querySelectorAll(".samples button")) {
+  button.addEventListener("click", async (event) => {
+    event.preventDefault(); // without this script it submits the form
+    try {
+      const response = await fetch(part(button, "img").src);
+      if (!response.ok) throw new Error(response.statusText);
+      const content = await response.blob();
+      add([new File([content], `sample ${button.value}`, { type: content.type })]);
+    } catch {
+      say("The sample could not be fetched: is the server still there?");
+    }
+  });
+}
 
 document.getElementById("clear").addEventListener("click", () => {
   for (const job of jobs) URL.revokeObjectURL(job.address);
@@ -80,13 +105,24 @@ async function filesOf(entry) {
   return (await Promise.all(found.map(filesOf))).flat();
 }
 
+// ---- ways out ----
+
+savers.csv.addEventListener("click", () => {
+  const classes = [...document.querySelectorAll(".classes li")].map((item) => item.textContent);
+  save("answers.csv", "text/csv", toCsv(jobs.map((job) => job.answer).filter(Boolean), classes));
+});
+
+savers.json.addEventListener("click", () => {
+  save("answers.json", "application/json", toJson(jobs.map((job) => job.answer).filter(Boolean)));
+});
+
 // ---- sending ----
 
 function add(files) {
   if (!files.length) return;
   answers.hidden = false;
   const added = files.map(newJob);
-  jobs.push(...added);
+  jobs.unshift(...added);
   cards.prepend(...added.map((job) => job.card));
   for (const job of added) enqueue(job);
   report();
@@ -95,18 +131,20 @@ function add(files) {
 
 function newJob(file) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
-  const job = { file, card, address: URL.createObjectURL(file), state: "waiting" };
-  const image = card.querySelector("img");
-  card.querySelector(".kind").textContent = kindOf(file.name);
+  const job = { file, card, address: URL.createObjectURL(file), state: "waiting", tries: 0, answer: null };
+  const image = part(card, "img");
+  part(card, ".kind").textContent = kindOf(file.name);
   image.addEventListener("error", () => image.remove()); // a format that this browser cannot show
   image.src = job.address;
   part(card, ".file").textContent = file.name;
   part(card, ".file").title = file.name;
   part(card, ".again").addEventListener("click", () => {
+    job.tries = 0;
     enqueue(job);
     report();
     pump();
   });
+  part(card, ".where").addEventListener("click", () => explain(job));
   return job;
 }
 
@@ -146,19 +184,62 @@ async function send(batch) {
   const body = new FormData();
   for (const job of batch) body.append("files", job.file, job.file.name);
   try {
-    const response = await fetch(form.dataset.predict, { method: "POST", body });
+    const response = await fetch(form.dataset.predict, { method: "POST", body, headers: credentials() });
+    if (isBusy(response) && batch.every((job) => ++job.tries < MOST_TRIES)) return await comeBack(batch, response);
     const content = await response.json();
     if (response.ok) batch.forEach((job, place) => show(job, content.predictions[place]));
-    else for (const job of batch) showFailure(job, content.detail, { again: response.status >= 500 });
+    else for (const job of batch) showFailure(job, content.detail, { again: mayBetter(response) });
   } catch {
     const text = "The server could not be reached, or the file changed meanwhile.";
     for (const job of batch) showFailure(job, text, { again: true });
   }
 }
 
+async function comeBack(batch, response) {
+  const seconds = Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST_WAIT);
+  for (const job of batch) setState(job, "waiting", "The server is busy, waiting…");
+  await new Promise((done) => setTimeout(done, 1000 * seconds * (1 + Math.random() / 4)));
+  const kept = batch.filter((job) => jobs.includes(job)); // the others were cleared away meanwhile
+  waiting.unshift(...kept);
+}
+
+function isBusy(response) {
+  return response.status === 503 || response.status === 429;
+}
+
+function mayBetter(response) {
+  return response.status >= 500 || response.status === 429 || response.status === 401;
+}
+
+function credentials() {
+  return key?.value ? { Authorization: `Bearer ${key.value}` } : {};
+}
+
+async function explain(job) {
+  const heat = part(job.card, ".heat");
+  const button = part(job.card, ".where");
+  const shown = button.getAttribute("aria-pressed") === "true";
+  try {
+    if (!shown && !job.explained) {
+      const address = `${form.dataset.explain}?label=${encodeURIComponent(job.answer.label)}`;
+      const headers = { ...credentials(), "Content-Type": "application/octet-stream" };
+      const response = await fetch(address, { method: "POST", body: job.file, headers });
+      const content = await response.json();
+      if (!response.ok) throw new Error(content.detail);
+      draw(heat, content.weights);
+      job.explained = true;
+    }
+    heat.hidden = shown;
+    button.setAttribute("aria-pressed", String(!shown));
+  } catch (error) {
+    showNote(job, `Where it is could not be shown: ${error.message}`);
+  }
+}
+
 // ---- showing ----
 
 function show(job, answer) {
+  job.answer = answer;
   if (answer.error) {
     showFailure(job, answer.error.detail);
     return;
@@ -168,12 +249,15 @@ function show(job, answer) {
     const least = `${(100 * threshold).toFixed(0)} %`;
     showNote(job, `Best guess: ${answer.label}. Below ${least} this model prefers not to decide.`);
   }
+  part(job.card, ".unlike").textContent = form.dataset.unlike;
+  part(job.card, ".unlike").hidden = !answer.novelty?.unlike;
+  part(job.card, ".where").hidden = false;
   const [first, rest] = [answer.probabilities.slice(0, shownBars), answer.probabilities.slice(shownBars)];
   fillBars(part(job.card, ".words > .bars"), first);
   const more = part(job.card, ".rest");
   more.hidden = !rest.length;
-  more.querySelector("summary").textContent = `${rest.length} more`;
-  fillBars(more.querySelector(".bars"), rest);
+  part(more, "summary").textContent = `${rest.length} more`;
+  fillBars(part(more, ".bars"), rest);
 }
 
 function fillBars(list, ranked) {
@@ -197,6 +281,7 @@ function newBar({ label, probability }) {
 
 function showFailure(job, text, { again = false } = {}) {
   setState(job, "failed", "No answer");
+  job.answer ??= { name: job.file.name, error: { detail: text } };
   showNote(job, text);
   part(job.card, ".again").hidden = !again;
 }
@@ -209,6 +294,7 @@ function showNote(job, text) {
 function setState(job, state, verdict) {
   job.state = state;
   job.card.dataset.state = state;
+  if (state === "looking") job.answer = null;
   part(job.card, ".verdict").textContent = verdict;
   part(job.card, ".note").hidden = true;
   part(job.card, ".again").hidden = true;
@@ -225,6 +311,10 @@ function report() {
   ];
   const done = parts.filter(([number]) => number).map(([number, words]) => `${number} ${words}`).join(", ");
   say(open ? `Looking at ${open} of ${jobs.length} ${jobs.length === 1 ? "picture" : "pictures"}…` : done);
+  progress.max = jobs.length;
+  progress.value = jobs.length - open;
+  progress.hidden = !open;
+  for (const saver of Object.values(savers)) saver.hidden = open > 0;
 }
 
 function say(text) {

@@ -1,0 +1,315 @@
+"""waitress with hard limits: a bounded queue, bounded memory, no slow clients, and a stop that loses no answer.
+
+A request that is refused here never reaches the application; it is answered in the application's shape all the same.
+"""
+
+import io
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from flask import Flask
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import Error
+
+from darkroom.config import ServeConfig
+from darkroom.web import tracing
+from darkroom.web.headers import SECURITY_HEADERS
+from darkroom.web.metrics import Metrics
+from darkroom.web.problems import refusal
+from darkroom.web.service import MEGA, Limits
+
+IDLE_SECONDS = 60
+"""After so long without a byte a connection is closed."""
+
+FRESH_SECONDS = 1.0
+"""When stopping, a connection as young as this may still be about to send its request."""
+
+COME_BACK_SECONDS = 1
+"""What Retry-After says to those who are refused because of others."""
+
+LARGEST_HEAD = 32_768
+"""Bytes of a request's line and headers."""
+
+WATCHERS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Answered by a thread of their own: a server that is busy lives, and must be able to say so."""
+
+
+class BusyError(Error):  # type: ignore[misc]  # waitress has no types
+    """Why a request is refused that would have been answered at another time."""
+
+    code = 503
+    reason = "Service Unavailable"
+
+
+class Memory:
+    """The bytes of all requests that arrive, wait or are being answered, held to a bound."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return self._held
+
+    def change(self, size: int) -> bool:
+        """Hold `size` more bytes, or let go of them where it is negative; False, and no change, beyond the bound."""
+        with self._lock:
+            if size > 0 and self._held + size > self._most:
+                return False
+            self._held += size
+            return True
+
+
+class Nothing:
+    """A buffer that keeps nothing."""
+
+    def append(self, data: bytes) -> None:
+        """Forget `data`."""
+
+    def getfile(self) -> io.BytesIO:
+        """What has been kept."""
+        return io.BytesIO()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
+    """A request that counts what it holds, and knows when it began and when it was complete."""
+
+    error: Any
+
+    def __init__(self, adjustments: Adjustments, memory: Memory) -> None:
+        super().__init__(adjustments)
+        self.began = self.arrived = time.monotonic()
+        self._memory = memory
+        self._held = 0
+        self._has_room = True
+
+    def received(self, data: bytes) -> int:
+        """Take what has come; a request for which there is no room is refused when all of it has come."""
+        consumed: int = super().received(data)
+        more = self.body_bytes_received - self._held
+        if self._has_room and more > 0:
+            self._has_room = self._memory.change(more)
+            self._held += more if self._has_room else 0
+            if not self._has_room:
+                self._forget()
+        if self.completed and not self._has_room and self.error is None:
+            self.error = BusyError("The server holds as many requests as it can: come back later.")
+        self.arrived = time.monotonic()
+        return consumed
+
+    def close(self) -> None:
+        """Let go of what is held; may be called again."""
+        self._let_go()
+        super().close()
+
+    def _forget(self) -> None:
+        """Go on reading, into nothing: a client that is answered while it sends may never see the answer."""
+        self._let_go()
+        self.body_rcv.getbuf().close()
+        self.body_rcv.buf = Nothing()
+
+    def _let_go(self) -> None:
+        self._memory.change(-self._held)
+        self._held = 0
+
+
+class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
+    """Answers what never reaches the application (a bad request line, a body too large) in the application's shape."""
+
+    def execute(self) -> None:
+        """Write the problem, note it, and close the connection."""
+        error, server = self.request.error, self.channel.server
+        response = refusal(getattr(self.request, "path", ""), error.code, server.words_for(error))
+        body = response.get_data()
+        trace = tracing.sane_id(self.request.headers.get("X_REQUEST_ID"))
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers.extend(
+            [("Content-Type", response.content_type), (tracing.HEADER, trace), ("Cache-Control", "no-store")]
+        )
+        self.response_headers.extend(SECURITY_HEADERS.items())
+        if isinstance(error, BusyError):
+            self.response_headers.append(("Retry-After", str(COME_BACK_SECONDS)))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        server.note_refusal(trace, self.channel, error.code)
+        self.write(body)
+
+
+class ApplicationTask(WSGITask):  # type: ignore[misc]  # waitress has no types
+    """A request for the application, which learns how long it has waited."""
+
+    def execute(self) -> None:
+        """Answer; a server that is stopping says that it will close the connection."""
+        if self.channel.server.stopping:
+            self.set_close_on_finish()
+        waited = time.monotonic() - getattr(self.request, "arrived", time.monotonic())
+        self.get_environment()["darkroom.waited"] = waited
+        super().execute()
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """A connection of our server."""
+
+    task_class = ApplicationTask
+    error_task_class = RefusalTask
+
+    def __init__(self, server: "Listener", *arguments: Any, **options: Any) -> None:
+        super().__init__(server, *arguments, **options)
+        self.answered = 0.0
+
+    def parser_class(self, adjustments: Adjustments) -> HTTPRequestParser:
+        """A request that begins to arrive, or that stands for an answer that failed."""
+        return Parser(adjustments, self.server.memory)
+
+    def service(self) -> None:
+        """Answer one request."""
+        super().service()
+        self.answered = time.monotonic()
+
+    def handle_close(self) -> None:
+        """Let go of a request that had not arrived yet."""
+        if self.request is not None:
+            self.request.close()
+        super().handle_close()
+
+    def is_slow(self, now: float, seconds: float) -> bool:
+        """Whether the client takes too long to send its request, or to take its answer."""
+        coming, going = self.request, self.answered and self.total_outbufs_len and not self.requests
+        return bool((coming is not None and now - coming.began > seconds) or (going and now - self.answered > seconds))
+
+    def is_busy(self) -> bool:
+        """Whether anything is under way, or may be about to be."""
+        fresh = self.answered == 0 and time.time() - self.creation_time < FRESH_SECONDS
+        return bool(self.request is not None or self.requests or self.total_outbufs_len or fresh)
+
+
+class Lanes(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
+    """Threads that answer, with a bounded queue before them, and two more for what must not wait behind pictures."""
+
+    def __init__(self, *, threads: int, queue: int) -> None:
+        super().__init__()
+        self._most = queue
+        self._quick = ThreadedTaskDispatcher()
+        self._quick.set_thread_count(2)  # one may be held up by an engine that is asked whether it is ready
+        self.set_thread_count(threads)
+
+    def add_task(self, task: Channel) -> None:
+        """Put a connection whose request has arrived into a lane."""
+        request = task.requests[0]
+        if request.error is None and request.path not in WATCHERS:
+            idle = len(self.threads) - self.active_count  # those who have not taken up yet what they were woken for
+            if len(self.queue) < self._most + idle:
+                super().add_task(task)
+                return
+            request.error = BusyError("As many requests wait as may: come back later.")
+        self._quick.add_task(task)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        """Stop the threads of both lanes."""
+        self._quick.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
+
+
+class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
+    """Accepts connections on a bound socket."""
+
+    channel_class = Channel
+
+    def __init__(self, app: Flask, settings: ServeConfig, bound: socket.socket) -> None:
+        self.stopping = False
+        self.memory = Memory(int(settings.max_memory_megabytes * MEGA))
+        self._limits = Limits.of(settings)
+        self._transfer_seconds = settings.max_transfer_seconds
+        self._metrics: Metrics | None = getattr(app.extensions.get("darkroom"), "metrics", None)
+        lanes = Lanes(threads=settings.threads, queue=settings.max_queue)
+        super().__init__(
+            app,
+            {},
+            True,
+            bound,
+            dispatcher=lanes,
+            adj=_adjustments(settings, self._limits),
+            bind_socket=False,
+            sockinfo=(bound.family, bound.type, bound.proto, bound.getsockname()),
+        )
+        self._show(lanes)
+
+    def maintenance(self, now: float) -> None:
+        """Close what is idle, and cut off who is slow."""
+        super().maintenance(now)
+        moment = time.monotonic()
+        for channel in list(self.active_channels.values()):
+            if channel.is_slow(moment, self._transfer_seconds):
+                channel.will_close = True
+                with suppress(OSError):  # one that takes nothing is never writable, and would stay for ever
+                    channel.socket.shutdown(socket.SHUT_RDWR)
+
+    def stop_accepting(self) -> None:
+        """Take in the connections that wait to be, then refuse further ones; only in the thread of the loop."""
+        self.stopping = True
+        before = -1
+        while before != len(self.active_channels):
+            before = len(self.active_channels)
+            self.handle_accept()
+        self.del_channel()
+        self.socket.close()
+
+    def is_busy(self) -> bool:
+        """Whether any connection has something under way."""
+        return any(channel.is_busy() for channel in list(self.active_channels.values()))
+
+    def words_for(self, error: Error) -> str:
+        """What is wrong with a request that was refused, for people."""
+        return f"The request is too large: {self._limits.in_words()}." if error.code == 413 else str(error.body)
+
+    def note_refusal(self, trace: str, channel: Channel, status: int) -> None:
+        """Count a request that never reached the application, and write its line."""
+        if self._metrics is not None:
+            self._metrics.count_refused(status)
+        tracing.record(id=trace, client=channel.addr[0], status=status, refused=True)
+
+    def _show(self, lanes: Lanes) -> None:
+        if self._metrics is not None:
+            self._metrics.watch("queue", "Requests that wait for a thread.", lambda: len(lanes.queue))
+            self._metrics.watch("connections", "Open connections.", lambda: len(self.active_channels))
+            self._metrics.watch("held_bytes", "Bytes of requests in memory.", lambda: self.memory.held)
+
+
+def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
+    trusted: dict[str, Any] = {}
+    if settings.trusted_proxy:
+        trusted = {
+            "trusted_proxy": settings.trusted_proxy,
+            "trusted_proxy_count": settings.proxy_hops,
+            "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"},
+        }
+    never = 2**62  # what is held in memory is bounded elsewhere; no temporary files, no thread that waits for a reader
+    return Adjustments(
+        threads=settings.threads,
+        max_request_body_size=limits.request_bytes,
+        max_request_header_size=LARGEST_HEAD,
+        inbuf_overflow=never,
+        outbuf_overflow=never,
+        outbuf_high_watermark=never,
+        connection_limit=settings.max_connections + 2,  # it counts the listening socket and the trigger, too
+        channel_timeout=IDLE_SECONDS,
+        cleanup_interval=1,
+        ident="darkroom",
+        **trusted,
+    )

@@ -1,0 +1,326 @@
+"""The files of deploy/: they parse, have the fields that matter, and name only what exists."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from darkroom import cli
+from darkroom.config import ServeConfig
+from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+from darkroom.web.systemd import unit
+from finished import Finished
+from serving import serving
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+CLUSTER = {path.stem: yaml.safe_load(path.read_text()) for path in (DEPLOY / "kubernetes").glob("*.yaml")}
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["darkroom"]
+KINDS = {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "Ingress"}
+FLY = tomllib.loads((DEPLOY / "fly.toml").read_text())
+
+
+def served(arguments: list[str]) -> ServeConfig:
+    """The settings of `darkroom serve` with these arguments, which must all be known."""
+    function, bound, _ = cli.app.parse_args(["serve", *arguments], print_error=False, exit_on_error=False)
+    assert function is cli.serve
+    settings = bound.arguments.get("settings", cli.SERVING)
+    assert isinstance(settings, ServeConfig)
+    return settings
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The lines of the Dockerfile, those that go on put together."""
+    text = re.sub(r"\\\n\s*", "", DOCKERFILE)
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+
+
+def of(name: str) -> list[str]:
+    """What follows an instruction of the Dockerfile, each time."""
+    return [rest for instruction, rest in instructions() if instruction == name]
+
+
+# ---- the image ----
+
+
+def test_the_image_is_slim_and_has_no_root() -> None:
+    assert all(re.match(r"python:3\.\d+-slim", line) for line in of("FROM"))
+    assert of("USER") == ["10001:10001"]
+    after = [name for name, _ in instructions()]
+    assert after.index("USER") < after.index("ENTRYPOINT")
+    installs = [line for line in of("RUN") if "pip install" in line]
+    assert len(installs) == 1
+    assert "'.[serve]'" in installs[0]
+    assert "--constraint constraints.txt" in installs[0]
+    assert "torch" not in re.sub(r"#.*", "", DOCKERFILE).lower()
+
+
+def test_the_image_serves_where_it_says() -> None:
+    [start], [arguments] = of("ENTRYPOINT"), of("CMD")
+    assert json.loads(start) == ["darkroom", "serve"]
+    settings = served(json.loads(arguments))
+    assert settings.host == "0.0.0.0"  # noqa: S104  (within its container)
+    assert of("EXPOSE") == [str(settings.port)]
+    [check] = of("HEALTHCHECK")
+    assert f":{settings.port}/healthz" in check
+    compile(json.loads(check[check.index("[") :])[2], "healthcheck", "exec")
+
+
+def test_all_that_the_image_copies_is_there_and_let_through() -> None:
+    let_through = {line[1:].split("/")[0] for line in _ignored() if line.startswith("!")}
+    for line in of("COPY"):
+        words = [word for word in shlex.split(line) if not word.startswith("--")]
+        if "--from=build" not in line:
+            for name in words[:-1]:
+                path = name.replace("${BUNDLE}", "models/cifar10")
+                assert (ROOT / path).exists(), path
+                assert path.split("/")[0] in let_through, path
+    assert (ROOT / of("ARG")[0].partition("=")[2] / "bundle.json").is_file()
+
+
+def _ignored() -> list[str]:
+    return (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_image_make_a_small_server(tmp_path: Path) -> None:
+    """As the image does it, in a fresh environment; needs a package index."""
+    home = tmp_path / "environment"
+    for step in of("RUN")[:3]:
+        command = step.replace("/opt/darkroom", str(home)).replace("python -m venv", f"{sys.executable} -m venv")
+        done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode and "pip install" in command and "No matching distribution" in done.stderr:
+            pytest.skip("there is no package index here")
+        assert done.returncode == 0, done.stderr
+    packages = home / "lib"
+    assert sum(path.stat().st_size for path in packages.rglob("*") if path.is_file()) < 250e6
+    assert not list(packages.glob("*/site-packages/torch"))
+    command = [home / "bin" / "darkroom", "serve", ROOT / "models" / "cifar10", "--port", "0", "--no-access-log"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd="/", env=environment) as server:
+        try:
+            assert server.stderr is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+/", server.stderr.readline())
+            assert found
+            begun = time.monotonic()
+            with urllib.request.urlopen(f"{found[0]}readyz", timeout=30) as answer:  # noqa: S310
+                assert answer.status == 200
+            assert time.monotonic() - begun < 30
+        finally:
+            server.terminate()
+            server.communicate(timeout=40)
+    assert server.returncode == 0
+
+
+# ---- compose, Kubernetes, Fly ----
+
+
+def test_compose_keeps_the_container_shut() -> None:
+    assert served(COMPOSE["command"]).max_requests_per_minute > 0
+    assert COMPOSE["read_only"] is True
+    assert COMPOSE["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in COMPOSE["security_opt"]
+    assert all(port.startswith("127.0.0.1:") for port in COMPOSE["ports"])
+    assert int(COMPOSE["stop_grace_period"].removesuffix("s")) > ServeConfig().stop_seconds
+    build = COMPOSE["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_the_cluster_has_all_its_parts() -> None:
+    named = set(CLUSTER["kustomization"]["resources"])
+    assert named == {f"{name}.yaml" for name in CLUSTER if name != "kustomization"}
+    assert {content["kind"] for content in CLUSTER.values()} >= KINDS
+    for name, content in CLUSTER.items():
+        assert content["apiVersion"], name
+        assert name == "kustomization" or content["metadata"]["name"] == "darkroom"
+
+
+@pytest.fixture
+def pod() -> dict[str, Any]:
+    return dict(CLUSTER["deployment"]["spec"]["template"]["spec"])
+
+
+@pytest.fixture
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    [found] = pod["containers"]
+    return dict(found)
+
+
+def test_pods_have_no_rights(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == int(of("USER")[0].split(":")[0])
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    rights = container["securityContext"]
+    assert rights["allowPrivilegeEscalation"] is False
+    assert rights["readOnlyRootFilesystem"] is True
+    assert rights["capabilities"]["drop"] == ["ALL"]
+    assert container["resources"]["limits"]["memory"]
+    assert container["resources"]["requests"]["cpu"]
+
+
+def test_probes_ask_what_exists_and_stops_are_long_enough(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    settings = served(container["args"])
+    assert container["ports"] == [{"name": "http", "containerPort": settings.port}]
+    paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/healthz"}
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] >= pause + settings.stop_seconds + 5
+
+
+def test_labels_and_ports_lead_to_the_pods() -> None:
+    labels = CLUSTER["deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert CLUSTER["deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert CLUSTER["service"]["spec"]["selector"] == labels
+    assert CLUSTER["service"]["spec"]["ports"][0]["targetPort"] == "http"
+    assert CLUSTER["disruption"]["spec"]["selector"]["matchLabels"] == labels
+    assert CLUSTER["network"]["spec"]["podSelector"]["matchLabels"] == labels
+    [rule] = CLUSTER["ingress"]["spec"]["rules"]
+    assert rule["http"]["paths"][0]["backend"]["service"] == {"name": "darkroom", "port": {"name": "http"}}
+
+
+def test_the_autoscaler_counts_alone() -> None:
+    spec = CLUSTER["autoscaler"]["spec"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "darkroom"}
+    assert 2 <= spec["minReplicas"] < spec["maxReplicas"]
+    assert "replicas" not in CLUSTER["deployment"]["spec"]
+
+
+def test_pods_ask_nobody() -> None:
+    spec = CLUSTER["network"]["spec"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    assert spec["egress"] == []
+    assert spec["ingress"][0]["from"]
+
+
+def test_limits_agree_with_those_in_front() -> None:
+    usual = ServeConfig()
+    size = CLUSTER["ingress"]["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+    assert size == f"{usual.max_request_megabytes:.0f}m"
+    nginx = (DEPLOY / "nginx.conf").read_text()
+    assert f"client_max_body_size {usual.max_request_megabytes:.0f}m;" in nginx
+    assert f"server 127.0.0.1:{usual.port};" in nginx
+    assert nginx.count("{") == nginx.count("}")
+    for header in (
+        "Host $host",
+        "X-Forwarded-For $remote_addr",
+        "X-Forwarded-Proto $scheme",
+        "X-Request-Id $request_id",
+    ):
+        assert f"proxy_set_header {header};" in nginx
+
+
+def test_fly_starts_a_server_that_it_finds() -> None:
+    settings = served(shlex.split(FLY["processes"]["app"]))
+    assert settings.port == FLY["http_service"]["internal_port"] == FLY["metrics"]["port"]
+    assert settings.proxy_hops == 2
+    assert FLY["http_service"]["force_https"] is True
+    assert FLY["http_service"]["checks"][0]["path"] == "/readyz"
+    assert FLY["http_service"]["concurrency"]["hard_limit"] <= settings.threads + settings.max_queue
+    assert int(FLY["kill_timeout"].removesuffix("s")) > settings.stop_seconds
+    assert (DEPLOY / FLY["build"]["dockerfile"]).is_file()
+
+
+# ---- guides ----
+
+GUIDES = [*sorted(DEPLOY.glob("*.md")), ROOT / "docs" / "serving.md"]
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_guides_name_what_exists(path: Path) -> None:
+    text = path.read_text()
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (path.parent / link).exists(), link
+    known = {f"--{name.replace('_', '-')}" for name in ServeConfig.__dataclass_fields__} | {"--no-access-log"}
+    known |= {"--print-systemd-unit"}
+    ours = set(re.findall(r"(?<![\w-])--(?:max|trusted|proxy|stop|api|allow-origins|frame|samples|print)[\w-]*", text))
+    foreign = {"--max-instances"}
+    assert ours - foreign <= known
+
+
+def test_every_limit_is_in_the_table() -> None:
+    text = (ROOT / "docs" / "serving.md").read_text()
+    limits = {name for name in ServeConfig.__dataclass_fields__ if name.startswith("max_")}
+    for name in limits | {"threads", "stop_seconds"}:
+        option, default = f"--{name.replace('_', '-')}", getattr(ServeConfig(), name)
+        assert re.search(rf"^\| `{option}` \| {default:g}\b", text, re.MULTILINE), option
+
+
+@pytest.fixture
+def example() -> str:
+    """The program in docs/serving.md."""
+    [found] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    return str(found)
+
+
+def test_the_example_is_short_and_works(example: str, finished_run: Finished, tmp_path: Path) -> None:
+    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    sample = next(finished_run.run.samples.iterdir())
+    with OnnxRuntimeEngine.open(finished_run.run.bundle, threads=1) as engine, serving(engine) as server:
+        changed = example.replace("http://127.0.0.1:8000", server.url.rstrip("/"))
+        (tmp_path / "example.py").write_text(changed)
+        command = [sys.executable, "-W", "ignore", tmp_path / "example.py", sample]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "'confidence'" in done.stdout
+
+
+# ---- systemd ----
+
+
+def section(text: str, name: str) -> dict[str, str]:
+    """The settings of a section of a unit."""
+    inside = text.partition(f"[{name}]\n")[2].partition("\n[")[0]
+    return dict(line.split("=", 1) for line in inside.splitlines() if "=" in line and not line.startswith("#"))
+
+
+def test_the_unit_runs_this_very_server(tmp_path: Path) -> None:
+    settings = ServeConfig(port=9000, trusted_proxy="127.0.0.1", api_keys=tmp_path / "my keys", access_log=False)
+    text = unit(["/opt/darkroom/bin/darkroom"], tmp_path, settings)
+    words = shlex.split(section(text, "Service")["ExecStart"])
+    assert words[:3] == ["/opt/darkroom/bin/darkroom", "serve", str(tmp_path.resolve())]
+    assert served(words[2:]) == replace(settings, api_keys=(tmp_path / "my keys").resolve())
+    assert section(text, "Install") == {"WantedBy": "multi-user.target"}
+
+
+def test_the_unit_keeps_away_what_is_not_needed(tmp_path: Path) -> None:
+    service = section(unit(["darkroom"], tmp_path, ServeConfig()), "Service")
+    assert service["DynamicUser"] == service["NoNewPrivileges"] == service["PrivateTmp"] == "yes"
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+    assert int(service["TimeoutStopSec"]) > ServeConfig().stop_seconds
+    assert int(service["LimitNOFILE"]) > ServeConfig().max_connections
+    low = section(unit(["darkroom"], tmp_path, ServeConfig(port=443)), "Service")
+    assert low["AmbientCapabilities"] == "CAP_NET_BIND_SERVICE"
+
+
+def test_odd_paths_stay_one_word(tmp_path: Path) -> None:
+    odd = tmp_path / 'a "b" $c %d'
+    odd.mkdir()
+    command = section(unit(["darkroom"], odd, ServeConfig()), "Service")["ExecStart"]
+    assert command.endswith('/a \\"b\\" $$c %%d"')
+
+
+def test_the_command_prints_it(finished_run: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["serve", str(finished_run.run.folder), "--port", "8001", "--print-systemd-unit"])
+    assert not end.value.code
+    service = section(capsys.readouterr().out, "Service")
+    words = shlex.split(service["ExecStart"])
+    assert Path(words[0]).is_absolute()
+    assert str(finished_run.run.bundle.resolve()) in words
+    assert words[words.index("--port") + 1] == "8001"
+    assert words[words.index("--samples") + 1] == str(finished_run.run.samples.resolve())

@@ -1,0 +1,108 @@
+"""/metrics: what Prometheus is told."""
+
+import re
+from collections.abc import Mapping
+
+import pytest
+from flask.testing import FlaskClient
+
+import bundles
+from darkroom.config import ServeConfig
+from darkroom.engines.base import Engine
+from darkroom.web import create_app
+from serving import RED, FormulaEngine, fetch, post_picture, serving, upload
+
+Numbers = Mapping[str, float]
+
+
+def numbers(text: str) -> dict[str, float]:
+    """Every sample by its name with its labels in order."""
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def read(client: FlaskClient) -> dict[str, float]:
+    """What /metrics says now."""
+    return numbers(client.get("/metrics").text)
+
+
+@pytest.fixture
+def client(engine: Engine) -> FlaskClient:
+    return create_app(engine, ServeConfig()).test_client()
+
+
+def test_requests_are_counted_by_what_they_asked_and_got(client: FlaskClient) -> None:
+    upload(client, ("a.png", RED))
+    client.get("/missing")
+    client.get("/api/v1/predict")
+    found = read(client)
+    assert found['darkroom_requests_total{endpoint="api.predict",method="POST",status="200"}'] == 1
+    assert found['darkroom_requests_total{endpoint="none",method="GET",status="404"}'] == 1
+    assert found['darkroom_requests_total{endpoint="none",method="GET",status="405"}'] == 1
+    assert found['darkroom_request_seconds_count{endpoint="api.predict"}'] == 1
+    assert 0 < found['darkroom_request_seconds_sum{endpoint="api.predict"}'] < 60
+
+
+def test_answers_are_counted(client: FlaskClient) -> None:
+    upload(client, ("a", RED), ("b", RED), ("grey", bundles.encoded((60, 60, 60))), ("broken", b"x"))
+    client.post("/v1/models/colours:predict", json={"instances": [[[[250, 0, 0]] * 24] * 16]})
+    found = read(client)
+    assert found['darkroom_predictions_total{label="red"}'] == 3
+    assert found['darkroom_predictions_total{label="dark"}'] == 1
+    assert found["darkroom_unreadable_pictures_total"] == 1
+    assert found["darkroom_unsure_total"] == 1
+    assert found["darkroom_confidence_count"] == 4
+    assert found['darkroom_confidence_bucket{le="+Inf"}'] == 4
+    assert found['darkroom_confidence_bucket{le="0.9"}'] == 1
+    assert found["darkroom_novelty_count"] == 0
+
+
+def test_novelty_is_counted_where_the_bundle_knows_it() -> None:
+    novelty = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
+    client = create_app(FormulaEngine(novelty=novelty), ServeConfig()).test_client()
+    upload(client, ("a", RED), ("grey", bundles.encoded((100, 100, 100))))
+    found = read(client)
+    assert found["darkroom_novelty_count"] == 2
+    assert found["darkroom_unlike_pictures_total"] == 1
+
+
+def test_strangers_cannot_make_new_series(client: FlaskClient) -> None:
+    before = set(read(client))
+    for place in range(20):
+        client.open(f"/x{place}", method=f"M{place}")
+        client.get(f"/api/v1/model?{place}", headers={"X-Request-Id": f"id-{place}"})
+    new = set(read(client)) - before
+    assert not [name for name in new if re.search(r"x\d|M\d|id-", name)]
+
+
+def test_two_applications_do_not_mix(engine: Engine) -> None:
+    first, second = (create_app(engine, ServeConfig()).test_client() for _ in range(2))
+    upload(first, ("a", RED))
+    assert read(first)["darkroom_confidence_count"] == 1
+    assert read(second)["darkroom_confidence_count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [("", "text/plain"), ("text/plain", "text/plain"), ("application/openmetrics-text", "openmetrics")],
+)
+def test_the_format_is_the_one_that_was_asked_for(client: FlaskClient, accept: str, kind: str) -> None:
+    response = client.get("/metrics", headers={"Accept": accept})
+    assert kind in response.content_type
+    assert "darkroom_requests" in response.text
+    assert "process_resident_memory_bytes" in response.text
+
+
+def test_the_server_shows_its_queue(engine: Engine) -> None:
+    with serving(engine) as server:
+        post_picture(server)
+        fetch(server, "GET", "/", headers={"Transfer-Encoding": "gzip"})
+        response, body = fetch(server, "GET", "/metrics")
+        assert response.status == 200
+        found = numbers(body.decode())
+    assert found["darkroom_queue"] == 0
+    assert found["darkroom_held_bytes"] == 0
+    assert found["darkroom_connections"] >= 1
+    assert found['darkroom_refused_requests_total{status="501"}'] == 1
+    assert found["darkroom_queue_seconds_count"] >= 1
+    assert found["darkroom_queue_seconds_sum"] < 30
