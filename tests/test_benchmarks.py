@@ -149,6 +149,7 @@ class TestTrainingToTarget:
         assert ours["reached"] is reached
         assert (ours["first_at_target_seconds"], keras["first_at_target_seconds"]) == (6.0, 100.0)
 
+    @pytest.mark.slow
     def test_against_a_peer(self, pictures: Path, fake_keras: Path, tmp_path: Path) -> None:
         options = f"--peers keras --keras-python {fake_keras} --rounds 1 --budgets 0.02 --width 0.25 --threads 1"
         folders = f"--results {tmp_path} --keep {tmp_path}/keep --cache {tmp_path}/cache"

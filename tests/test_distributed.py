@@ -162,6 +162,7 @@ def test_a_lost_leader_and_all_started_again_by_torchrun(case: Case) -> None:
     assert_same_as_undisturbed(case, case.run("again"))
 
 
+@pytest.mark.slow
 def test_killed_resumed_stopped_and_resumed_to_the_same_bits(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     run = case.run("run")
     killed = case.train("run", SIGNAL=f"{int(signal.SIGKILL)} 1 9")  # in the middle of the second epoch

@@ -119,9 +119,9 @@ def test_our_network_looks_at_the_square() -> None:
     ("name", "steps", "rate"),
     [
         ("test_resnet", 80, 2e-3),
-        ("test_vit", 150, 1e-3),
-        ("test_convnext", 70, 2e-3),
-        ("test_efficientnet", 100, 2e-3),
+        pytest.param("test_vit", 150, 1e-3, marks=pytest.mark.slow),
+        pytest.param("test_convnext", 70, 2e-3, marks=pytest.mark.slow),
+        pytest.param("test_efficientnet", 100, 2e-3, marks=pytest.mark.slow),
     ],
 )
 def test_a_backbone_looks_at_the_square(name: str, steps: int, rate: float) -> None:

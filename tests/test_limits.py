@@ -5,6 +5,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -340,14 +341,26 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_a_picture_that_takes_too_long_is_given_up_and_the_others_are_not(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pool = ThreadPoolExecutor(2)
     monkeypatch.setattr(prediction, "available_cores", lambda: 2)
-    monkeypatch.setattr(prediction, "_decoding", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(prediction, "_decoders", lambda: pool)
     begun = time.monotonic()
     sources = [("a", RED), ("b", b"stuck"), ("c", RED)]
     answers = predict_pictures(FormulaEngine(), sources, max_seconds=0.3)
     assert time.monotonic() - begun < 10
     assert [type(answer) for answer in answers] == [Prediction, Failure, Prediction]
     assert "takes longer than 0.3 s" in answers[1].error  # type: ignore[union-attr]
+
+
+def test_a_picture_that_is_stuck_takes_the_time_of_no_other(
+    stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ThreadPoolExecutor(2)
+    monkeypatch.setattr(prediction, "available_cores", lambda: 2)
+    monkeypatch.setattr(prediction, "_decoders", lambda: pool)
+    sources = [("stuck", b"stuck"), *((str(place), RED) for place in range(9))]
+    answers = predict_pictures(FormulaEngine(), sources, max_seconds=0.3)
+    assert [type(answer) for answer in answers] == [Failure, *[Prediction] * 9]
 
 
 def test_without_a_bound_decoding_is_waited_for(stuck: threading.Event) -> None:

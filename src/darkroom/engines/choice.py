@@ -14,4 +14,5 @@ def open_engine(folder: Path, settings: EngineConfig) -> Engine:
         return TfServingEngine.open(folder, settings)
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine.open(folder)
+    # Requests are answered side by side: threads within each of them would only fight for the cores.
+    return OnnxRuntimeEngine.open(folder, threads=1)

@@ -1,11 +1,11 @@
 """From files or uploads to named answers, one for each picture, in order; a broken picture never stops the others."""
 
 import glob
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -27,9 +27,6 @@ PICTURE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """What counts as a picture when a whole folder is given; a file named by itself is always tried."""
 
 HOUSEKEEPING = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-
-# One for the whole process: a decoded photo may take hundreds of megabytes, however many requests arrive at once.
-_decoding = threading.BoundedSemaphore(available_cores())
 
 Source = tuple[str, Path | bytes]
 Decoded = npt.NDArray[np.uint8] | ImageError
@@ -100,14 +97,22 @@ def decode_pictures(
     max_seconds: float | None = None,
 ) -> list[Decoded]:
     """Pixels (H, W, 3) of each picture, or what is wrong with it, several at a time."""
-    workers = min(available_cores(), len(contents)) or 1
-    decoder = _Decoder(preprocessing, max_pixels, max_seconds, rounds=-(-len(contents) // workers))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        futures = [pool.submit(decoder.decode, content) for content in contents]
-        return [decoder.wait_for(future) for future in futures]
-    finally:  # a decoder that was given up cannot be stopped inside of a library, and is not waited for
-        pool.shutdown(wait=False, cancel_futures=True)
+    decoder = _Decoder(preprocessing, max_pixels, max_seconds, rounds=-(-len(contents) // available_cores()))
+    decoded: dict[int, Decoded] = {}
+    under_way: dict[Future[Decoded], int] = {}
+    for place, content in enumerate(contents):
+        if len(under_way) == available_cores():  # no more at once, so that others' pictures have their turn between
+            decoder.collect(under_way, decoded)
+        under_way[_decoders().submit(decoder.decode, content)] = place
+    while under_way:
+        decoder.collect(under_way, decoded)
+    return [decoded[place] for place in range(len(contents))]
+
+
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    """One for the process: a decoded photo may take hundreds of megabytes, however many requests arrive at once."""
+    return ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
 
 
 def name_answers(
@@ -165,22 +170,25 @@ class _Decoder:
 
     def decode(self, content: Path | bytes) -> Decoded:
         """Pixels, or what is wrong with the picture."""
-        with _decoding:
-            if self._seconds is not None and self._left() == 0:  # nobody waits for it any more
-                return too_slow(self._seconds)
-            try:
-                return load(content, self._preprocessing, max_pixels=self._max_pixels, max_seconds=self._seconds)
-            except ImageError as error:
-                return error
-
-    def wait_for(self, future: Future[Decoded]) -> Decoded:
-        """What `decode` gave, unless it takes too long."""
-        if self._seconds is None:
-            return future.result()
-        try:
-            return future.result(self._left())
-        except TimeoutError:
+        if self._seconds is not None and self._left() == 0:  # nobody waits for it any more
             return too_slow(self._seconds)
+        try:
+            return load(content, self._preprocessing, max_pixels=self._max_pixels, max_seconds=self._seconds)
+        except ImageError as error:
+            return error
+
+    def collect(self, under_way: dict[Future[Decoded], int], decoded: dict[int, Decoded]) -> None:
+        """Wait for at least one picture; when the time is over, all are given up.
+
+        What goes on inside of a library cannot be stopped, and is not waited for.
+        """
+        done, late = wait(under_way, self._left() if self._seconds is not None else None, FIRST_COMPLETED)
+        for future in done:
+            decoded[under_way.pop(future)] = future.result()
+        if not done and self._seconds is not None:
+            for future in late:
+                future.cancel()
+                decoded[under_way.pop(future)] = too_slow(self._seconds)
 
     def _left(self) -> float:
         return 0.0 if self._end is None else max(0.0, self._end - time.monotonic())
