@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from darkroom import preprocess
 from darkroom.errors import DataError, UsageError
-from darkroom.preprocess import Preprocessing, load
+from darkroom.preprocess import Preprocessing, decode, load, resized
 from pictures import (
     BLUE,
     RED,
@@ -173,6 +175,52 @@ def test_exact_pixels(case: Any) -> None:
     assert hashlib.sha256(result.tobytes()).hexdigest()[:16] == GOLDEN[case]
 
 
+# Large JPEG files
+
+
+@pytest.mark.parametrize(
+    ("size", "contract", "decoded"),
+    [
+        ((500, 700), Preprocessing(32, 32), (125, 175)),  # an eighth would be less than 64 pixels wide
+        ((1024, 1024), Preprocessing(32, 32), (128, 128)),
+        ((4001, 1030), Preprocessing(32, 32), (501, 129)),  # what is used is the square in the middle
+        ((4001, 1030), Preprocessing(32, 32, crop_fraction=0.4), (1001, 258)),
+        ((4001, 1030), Preprocessing(32, 32, resize="stretch"), (501, 129)),
+        ((4001, 256), Preprocessing(32, 32, resize="stretch"), (1001, 64)),
+        ((4001, 256), Preprocessing(32, 32, resize="pad"), (501, 32)),  # 4001 pixels become 32, so 256 become 2
+        ((4001, 1030), Preprocessing(32, 32, interpolation="nearest"), (4001, 1030)),
+        ((4001, 1030), Preprocessing(32, 32, version=1), (4001, 1030)),
+        ((127, 127), Preprocessing(32, 32), (127, 127)),
+        ((5, 4000), Preprocessing(8, 8, resize="pad"), (2, 1000)),  # nothing narrower than a pixel
+    ],
+)
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(
+    size: tuple[int, int], contract: Preprocessing, decoded: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(preprocess, "rendered", lambda image, background: seen.append(image.size) or image)
+    monkeypatch.setattr(preprocess, "resized", lambda image, contract: image)
+    load(encoded(Image.new("RGB", size, RED), "JPEG"), contract)
+    assert seen == [decoded]
+    quarter = Image.Exif()
+    quarter[0x0112] = 6  # the file holds it lying, and it is used upright
+    upright = Preprocessing(**{**asdict(contract), "width": contract.height, "height": contract.width})
+    load(encoded(Image.new("RGB", size, RED), "JPEG", exif=quarter), upright)
+    assert seen[1] == decoded
+
+
+def test_a_reduced_jpeg_looks_as_the_whole_one() -> None:
+    smooth = noisy(9, 7).resize((1440, 1120), Image.Resampling.BICUBIC)
+    content = encoded(smooth, "JPEG", quality=95)
+    whole = load(content, Preprocessing(40, 32, version=1)).astype(int)
+    reduced = load(content, Preprocessing(40, 32)).astype(int)
+    assert (whole != reduced).any(), "it was not reduced"
+    assert np.abs(whole - reduced).max() <= 4
+    assert (
+        load(content, Preprocessing(40, 32, version=1)) == np.array(resized(decode(content), Preprocessing(40, 32)))
+    ).all()
+
+
 # The contract itself
 
 
@@ -196,18 +244,19 @@ def test_the_defaults_are_part_of_the_contract() -> None:
         "crop_fraction": 1.0,
         "interpolation": "bilinear",
         "background": [255, 255, 255],
-        "version": 1,
+        "version": 2,
     }
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version 2 .* knows 1"),
+        ({"version": 3}, "version 3 .* knows 1 to 2"),
+        ({"version": 0}, "version 0 .* knows 1 to 2"),
         ({"version": "1"}, "version '1'"),
         ({"version": True}, "version True"),
         ({"colour": "red"}, "has an unknown colour"),
-        ({"version": 2, "gamma": 1}, "version 2"),
+        ({"version": 3, "gamma": 1}, "version 3"),
         ({"width": 0}, "width is 0"),
         ({"width": 8.5}, "width is 8.5"),
         ({"height": True}, "height is True"),

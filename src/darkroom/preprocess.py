@@ -1,10 +1,13 @@
 """The preprocessing contract: from the bytes of a picture to the uint8 pixels a network sees.
 
-Training, evaluation, command line and server all call `load`. Its steps, version 1:
+Training, evaluation, command line and server all call `load`. Its steps, version 2:
 
 1. Content decides the format, never the file's name: JPEG (MPO too), PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000, AVIF,
    HEIF. Width × height is held against a bound before any pixel is decoded.
-2. Of animations and multi-page files the first frame counts, of HEIF files the primary picture.
+2. Of animations and multi-page files the first frame counts, of HEIF files the primary picture. Of a JPEG much larger
+   than is needed only the low frequencies are decoded, so that it comes at 1/2, 1/4 or 1/8 of its sides: the
+   smallest of these in which the part that step 6 uses is at least twice as wide and high as the target. All further
+   steps are about what comes so. (Not with `nearest`, which picks pixels instead of averaging them.)
 3. Colour becomes 8-bit RGB: palettes are looked up; grey is repeated; CMYK, YCbCr, HSV and LAB are converted by
    Pillow's formulas; embedded ICC profiles are not applied. Of 16-bit colour Pillow keeps the high bytes; 16-bit grey v
    becomes round(v / 257). Pictures of 32-bit integers or floats say nothing of their range, so their values decide:
@@ -21,7 +24,8 @@ Training, evaluation, command line and server all call `load`. Its steps, versio
      `background`, an odd pixel going right or below.
    A picture that has the target's size already keeps its pixels bit for bit.
 
-A change to any of this is a new `version`. Scaling to floats and normalisation belong to the network's graph.
+A change to any of this is a new `version`, and those before go on answering as they did: in version 1 a JPEG is always
+decoded at its full size. Scaling to floats and normalisation belong to the network's graph.
 """
 
 import functools
@@ -39,11 +43,19 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from darkroom.errors import DataError, ImageError, UsageError
 
-VERSION = 1
+VERSION = 2
 """Of the contract's semantics; recorded with every bundle and every pixel cache."""
+
+OLDEST_VERSION = 1
+"""The first that is still kept to, for bundles that have it."""
+
+REDUCTIONS = (8, 4, 2)
+SPARE = 2
+"""How much larger than the target a reduced JPEG stays at least, so that the filter has something to average."""
 
 MAX_PIXELS = 200_000_000
 """Default bound on width × height of a picture."""
@@ -99,7 +111,7 @@ class Preprocessing:
         _check(is_number and 0 < fraction <= 1, f"crop_fraction is {fraction!r}: give more than 0, at most 1")
         _check(self.resize == "cover" or fraction == 1, f"crop_fraction {fraction} needs resize cover: leave it at 1")
         _check(_is_colour(self.background), f"background is {self.background!r}: give three whole numbers 0 to 255")
-        _check(_is_ours(self.version), f"version is {self.version!r}: this darkroom knows only {VERSION}")
+        _check(_is_ours(self.version), f"version is {self.version!r}: this darkroom knows {_VERSIONS}")
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for JSON, from which `from_json` makes an equal object."""
@@ -113,7 +125,7 @@ class Preprocessing:
             raise DataError(f"preprocessing must be an object with {', '.join(sorted(known))}, not {_short(content)}")
         if "version" in content and not _is_ours(content["version"]):  # before the keys: another version has others
             raise DataError(
-                f"preprocessing is of version {content['version']!r} and this darkroom knows {VERSION}: "
+                f"preprocessing is of version {content['version']!r} and this darkroom knows {_VERSIONS}: "
                 "use the darkroom that wrote it, or export it again"
             )
         odd = [f"lacks {name}" for name in sorted(known - set(content))]
@@ -126,6 +138,11 @@ class Preprocessing:
         except UsageError as error:
             raise DataError(f"preprocessing cannot be used: {error}") from error
 
+    @property
+    def reduces(self) -> bool:
+        """Whether a large JPEG is decoded at a part of its size."""
+        return self.version >= 2 and self.interpolation != "nearest"
+
     def describe(self) -> list[str]:
         """The steps in plain words, in the order in which they happen."""
         size = f"{self.width}×{self.height} pixels"
@@ -135,7 +152,9 @@ class Preprocessing:
             "stretch": f"scale the whole picture to {size} without keeping its proportions",
             "pad": f"scale the whole picture to fit {size} and fill the bars with the background",
         }[self.resize]
+        reduced = ["decode a JPEG much larger than needed at 1/2, 1/4 or 1/8 of its sides"]
         return [
+            *(reduced if self.reduces else []),
             "take the first frame and convert it to 8-bit RGB",
             "lay transparent parts on the background #{:02x}{:02x}{:02x}".format(*self.background),
             "turn it upright as its EXIF orientation says",
@@ -153,6 +172,8 @@ def load(
 ) -> Pixels:
     """Pixels (H, W, 3) of one picture as the network sees them; raises `ImageError`, leaving the name to the caller."""
     with opened(source, max_pixels=max_pixels, max_seconds=max_seconds) as image:
+        if preprocessing.reduces and isinstance(image, JpegImageFile):  # MPO is one, too
+            _reduce(image, preprocessing)
         return np.array(resized(rendered(image, background=preprocessing.background), preprocessing))
 
 
@@ -230,6 +251,25 @@ def _scaled(
         return image.resize(size, filter_, box=box)
     narrow = image.resize((size[0], image.height), filter_, box=(left, 0, right, image.height))
     return narrow.resize(size, filter_, box=(0, top, size[0], bottom))
+
+
+def _reduce(image: JpegImageFile, preprocessing: Preprocessing) -> None:
+    """Let an opened JPEG be decoded at a part of its size, where that is as the contract has it."""
+    width, height = image.size
+    target = (preprocessing.width, preprocessing.height)
+    if orientation(image) >= 5:  # turned by a quarter afterwards
+        target = (target[1], target[0])
+    if preprocessing.resize == "cover":
+        left, top, right, bottom = _covering_box(image.size, target, preprocessing.crop_fraction)
+        spare = min((right - left) / target[0], (bottom - top) / target[1])
+    elif preprocessing.resize == "stretch":
+        spare = min(width / target[0], height / target[1])
+    else:
+        spare = max(width / target[0], height / target[1])
+    for reduction in REDUCTIONS:
+        if spare >= SPARE * reduction and min(width, height) >= reduction:
+            image.draft(None, (width // reduction, height // reduction))
+            return
 
 
 def used_part(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -402,7 +442,10 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_ours(version: object) -> bool:
-    return _is_whole(version) and version == VERSION
+    return isinstance(version, int) and _is_whole(version) and OLDEST_VERSION <= version <= VERSION
+
+
+_VERSIONS = f"{OLDEST_VERSION} to {VERSION}"
 
 
 def _is_colour(value: object) -> bool:

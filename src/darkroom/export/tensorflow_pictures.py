@@ -14,7 +14,7 @@ Width × height is not held against a bound before a picture is decoded: this si
 from typing import Any
 
 from darkroom.export.tensorflow_runtime import tf
-from darkroom.preprocess import Preprocessing
+from darkroom.preprocess import REDUCTIONS, SPARE, Preprocessing
 
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3", "box": "box"}
 """Pillow's filters by the names of TensorFlow, which stretches them alike where a picture becomes smaller."""
@@ -47,17 +47,42 @@ def _decoded(content: Any, preprocessing: Preprocessing) -> Any:
     """An upright picture (h, w, 3) uint8; its first bytes tell the format."""
     return tf.cond(
         _begins(content, JPEG),
-        lambda: _upright(
-            # The accurate transform is what Pillow takes; TensorFlow's default is a faster, rougher one.
-            tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
-            _orientation(content),
-        ),
+        lambda: _jpeg(content, preprocessing),
         lambda: tf.cond(
             _begins(content, PNG),
             lambda: _on_background(tf.io.decode_png(content, channels=4), preprocessing),
             lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
         ),
     )
+
+
+def _jpeg(content: Any, preprocessing: Preprocessing) -> Any:
+    """A JPEG file, upright, decoded at a part of its size where that is as the contract has it."""
+    orientation = _orientation(content)
+
+    def decoded(reduction: int) -> Any:
+        # The accurate transform is what Pillow takes; TensorFlow's default is a faster, rougher one.
+        return tf.io.decode_jpeg(content, channels=3, ratio=reduction, dct_method="INTEGER_ACCURATE")
+
+    if not preprocessing.reduces:
+        return _upright(decoded(1), orientation)
+    shape = tf.io.extract_jpeg_shape(content)
+    quarter = orientation >= 5
+    height, width = tf.where(quarter, shape[1], shape[0]), tf.where(quarter, shape[0], shape[1])
+    spare, shorter = _spare(height, width, preprocessing), tf.minimum(height, width)
+    place = tf.reduce_sum([tf.cast((spare >= SPARE * each) & (shorter >= each), tf.int32) for each in REDUCTIONS])
+    choices = [lambda each=each: decoded(each) for each in (1, *reversed(REDUCTIONS))]
+    return _upright(tf.switch_case(place, choices), orientation)
+
+
+def _spare(height: Any, width: Any, preprocessing: Preprocessing) -> Any:
+    """How many times as wide and high as the target the part is that is used of an upright picture."""
+    if preprocessing.resize == "cover":
+        left, top, right, bottom = _covering_box(height, width, preprocessing)
+        return tf.minimum((right - left) / preprocessing.width, (bottom - top) / preprocessing.height)
+    across = tf.cast(width, tf.float64) / preprocessing.width
+    down = tf.cast(height, tf.float64) / preprocessing.height
+    return tf.minimum(across, down) if preprocessing.resize == "stretch" else tf.maximum(across, down)
 
 
 def _begins(content: Any, signature: bytes) -> Any:

@@ -114,6 +114,7 @@ STYLES: dict[str, Callable[[Any], str]] = {
     "decimal": lambda value: f"{value:.3f}",
     "number": _number,
     "count": lambda value: f"{value:,}",
+    "times": lambda value: f"{value:,} {'time' if value == 1 else 'times'}",
     "amount": _amount,
     "millions": lambda value: f"{value / 1e6:,.1f}",
     "duration": _duration,

@@ -30,6 +30,8 @@ SEVERAL = 5
 """Mistakes from which a pair of classes is more than chance, and pictures of them are worth looking for."""
 WIDE_INTERVAL = 0.04
 """Width of an accuracy's interval from which more test pictures would say more."""
+WATTS_A_CORE, WATTS_A_GIGABYTE = 12.0, 0.3725
+"""Of a processor that is not known, and of memory (Lannelongue, Grealey and Inouye 2021, "Green Algorithms")."""
 IMBALANCED = 0.5
 """Part of the largest class below which a class is small."""
 
@@ -69,6 +71,7 @@ def deduce(
         "not_sure": _not_sure(predictions, answers, metrics["threshold"]),
         "calibration": _calibration(predictions, answers),
         "training": _training(config, history),
+        "energy": _energy(config),
         "layers": list(_layers(config["network"]["layers"])),
     }
     return {**content, "advice": list(_advice(content, config, block))}
@@ -150,6 +153,19 @@ def _training(config: Content, history: Sequence[Mapping[str, float]]) -> dict[s
         "validation_accuracy": best["validation_accuracy"],
         "gap": best["train_accuracy"] - best["validation_accuracy"],
         "images_per_second": float(np.median([row["images_per_second"] for row in history])),
+    }
+
+
+def _energy(config: Content) -> dict[str, float]:
+    """What the training may have used, by its time, threads and memory; nothing is known so of accelerators."""
+    training, memory = config["training"], config["hardware"].get("memory_bytes")
+    if training["device"] != "cpu" or not memory:
+        return {}
+    watts = WATTS_A_CORE * training["threads"] + WATTS_A_GIGABYTE * memory / 1e9
+    return {
+        "joules": watts * training["result"]["seconds"],
+        "watts_a_core": WATTS_A_CORE,
+        "watts_a_gigabyte": WATTS_A_GIGABYTE,
     }
 
 

@@ -109,7 +109,7 @@ class Talk:
         slide = self.deck.slide(
             f"{total} pictures of {classes} classes, and the test pictures kept apart from the start",
             notes="Train teaches the network, validation chooses among its epochs and settings, and test is opened at "
-            f"the end to judge what was chosen. It has been opened {tell('metrics.test_openings', 'count')} time(s).",
+            f"the end to judge what was chosen. It has been opened {tell('metrics.test_openings', 'times')}.",
         )
         rows = [
             (what, tell(f"sum:config.data.counts.{split}", "count"))
@@ -307,10 +307,9 @@ class Talk:
             return
         tell = self.tell
         one, other = (self.value(f"insights.confused.both.{which}") for which in ("one", "other"))
-        n, share = tell("insights.confused.both.n", "count"), tell("insights.confused.both.share", "percent")
-        times = "time" if self.value("insights.confused.both.n") == 1 else "times"
+        often, share = tell("insights.confused.both.n", "times"), tell("insights.confused.both.share", "percent")
         slide = self.deck.slide(
-            f"{_short(one)} and {_short(other)} are taken for each other {n} {times}: {share} of all mistakes",
+            f"{_short(one)} and {_short(other)} are taken for each other {often}: {share} of all mistakes",
             notes=f"These are {one} and {other}. "
             f"Of {tell('insights.mistakes.of', 'count')} pictures {tell('insights.mistakes.n', 'count')} got a "
             "wrong answer. The bars show the most frequent mistakes, from the true class to the answer.",

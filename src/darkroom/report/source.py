@@ -13,7 +13,7 @@ from darkroom.bundle import INFO_FILE
 from darkroom.comparison.folder import Ablation, Comparison
 from darkroom.errors import ImageError, RunError
 from darkroom.figures.steps import preprocessing as draw_steps
-from darkroom.preprocess import Preprocessing, decode, resized, used_part
+from darkroom.preprocess import Preprocessing, decode, load, used_part
 from darkroom.report.insights import insights_of
 from darkroom.runs import Run
 
@@ -98,13 +98,13 @@ def _draw_steps(run: Run) -> None:
     pictures = []
     for sample in samples:
         try:
-            pictures.append(decode(sample))
+            pictures.append((decode(sample), load(sample, contract)))
         except ImageError:
             continue
     if not pictures:
         return
-    picture = max(pictures, key=lambda image: abs(np.log(image.width / image.height)))
-    part, pixels = used_part(picture, contract), np.asarray(resized(picture, contract))
+    picture, pixels = max(pictures, key=lambda pair: abs(np.log(pair[0].width / pair[0].height)))
+    part = used_part(picture, contract)
     mean, std = (np.array(config["training"][name]) for name in ("mean", "std"))
     normalised = (pixels - mean) / std
     draw_steps(

@@ -30,7 +30,8 @@ FIGURES = {
     "activation_maps": "activation maps: none were drawn",
     "preprocessing": "a picture on its way through preprocessing: darkroom export copies the samples that it needs",
 }
-ENERGY = "the energy of training: no counter of the processor could be read"
+ENERGIES = ("config.training.result.joules", "insights.energy.joules")
+ENERGY = "the energy of training: no counter could be read, and for this machine there is no estimate"
 
 
 def story_of(facts: Facts, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def story_of(facts: Facts, figures: Mapping[str, Any]) -> dict[str, Any]:
         "effects": _ordered(facts, "ablation.effects", lambda row: row["mean"]),
         "left_out": [what for name, what in PARTS.items() if not facts.has(name)]
         + [what for name, what in FIGURES.items() if name not in figures]
-        + ([] if facts.has("config.training.result.joules") else [ENERGY]),
+        + ([] if any(map(facts.has, ENERGIES)) else [ENERGY]),
     }
 
 
