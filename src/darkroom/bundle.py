@@ -18,6 +18,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -107,6 +108,11 @@ class BundleInfo:
         content["classes"] = list(self.classes)
         content["preprocessing"] = self.preprocessing.to_json()
         return _canonical(content | {"sha256": _sha256(_canonical(content))})
+
+    @cached_property
+    def sha256(self) -> str:
+        """What the file says of itself, and so of the whole bundle, whose other files it has the hashes of."""
+        return str(json.loads(self.to_text())["sha256"])
 
     @classmethod
     def read(cls, path: Path) -> "BundleInfo":

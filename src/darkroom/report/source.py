@@ -53,8 +53,8 @@ class Source:
         return sorted(self.run.samples.iterdir()) if self.run.samples.is_dir() else []
 
 
-def source_of(path: Path, *, ablation: Path | None = None) -> Source:
-    """What the run or comparison at `path` holds; deduces insights and draws what only reports show.
+def source_of(path: Path, *, ablation: Path | None = None, draw: bool = True) -> Source:
+    """What the run or comparison at `path` holds; deduces insights and, if it is to `draw`, what only reports show.
 
     Raises `RunError` where a file is missing, or the run has not been evaluated.
     """
@@ -71,7 +71,8 @@ def source_of(path: Path, *, ablation: Path | None = None) -> Source:
         ablated = Ablation(ablation)
         ablated.read()
         read["ablation"], figures["ablation"] = ablated.content, ablated.figure
-    _draw_steps(run)
+    if draw:
+        _draw_steps(run)
     vectors = {name: figure.with_name(f"{figure.name}.svg") for name, figure in figures.items()}
     return Source(
         place=Run(path),

@@ -99,6 +99,7 @@ def _short(info: BundleInfo) -> dict[str, Any]:
         "name": info.name,
         "threshold": info.threshold,
         "weights_sha256": info.provenance.get("weights_sha256"),
+        "bundle_sha256": info.sha256,
     }
 
 

@@ -64,6 +64,7 @@ _SHORT_MODEL = {
     "name": text(),
     "threshold": {**SHARE, "description": "Below this confidence an answer is not sure."},
     "weights_sha256": {"type": ["string", "null"]},
+    "bundle_sha256": text("Of all files of the bundle that answers."),
 }
 _MODEL = record(
     {
