@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,7 +209,7 @@ class Run:
         try:
             with self.predictions.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(f"{self.predictions} is damaged: delete it and run `darkroom evaluate` again") from error
 
     def _read_json(self, path: Path, remedy: str) -> dict[str, Any]:

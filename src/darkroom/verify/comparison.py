@@ -14,7 +14,7 @@ from darkroom.config import OURS, DataConfig
 from darkroom.errors import RunError
 from darkroom.runs import Run
 from darkroom.verify.checks import Check, check, require_same
-from darkroom.verify.run import Verification
+from darkroom.verify.run import JUDGED, Verification
 
 GRAPH_TOLERANCE = 0.01
 """Part by which a graph that was exported again may be larger: it holds paths of the machine."""
@@ -63,11 +63,14 @@ def _candidate(compared: Comparison, row: Content, config: DataConfig) -> str:
     of_chosen = files.sha256_of(compared.chosen.manifest)
     require_same("its manifest", files.sha256_of(run.manifest), "that of the chosen run", of_chosen)
     verification = Verification(run, config)
-    found = [check("settings", verification.manifest_and_settings), check("history", verification.history)]
-    found.append(check("bundle", verification.told_by_bundle))
-    for split in ("validation", "test"):
-        if split in row:
-            found += verification.checks_of(split)
+    found = [
+        check("settings", verification.manifest_and_settings),
+        check("history", verification.history),
+        check("bundle", verification.told_by_bundle),
+        check("temperature and threshold", verification.calibration),
+    ]
+    for split in (split for split in JUDGED if split in row):
+        found += verification.checks_of(split)
     for seen in found:
         if not seen.passed:
             raise RunError(f"{seen.name}: {seen.detail}")
@@ -86,7 +89,7 @@ def _choice(compared: Comparison, content: Content) -> str:
 
 
 def _kept(compared: Comparison, content: Content) -> str:
-    """comparison-state.json, which was written as it went on, and comparison.txt say the same."""
+    """comparison-state.json, which was written as it went on, comparison.txt and the chosen run's data are the same."""
     kept, rows = compared.kept(), content["candidates"]
     told = {name: content[name] for name in ("speeds", "plans")}
     told |= {"requested": content["requested"], "serving": {row["name"]: row["serving"] for row in rows}}
@@ -95,5 +98,9 @@ def _kept(compared: Comparison, content: Content) -> str:
     expected["serving"] = {name: value for name, value in kept["serving"].items() if name in told["serving"]}
     require_same("comparison.json", told, "comparison-state.json", expected)
     text = compared.text.read_text(encoding="utf-8")
+    chosen = compared.chosen.read_config()
+    data = {name: value for name, value in content["data"].items() if name != "root"}  # where it lies may change
+    require_same("comparison.json", data, "the chosen run", {name: chosen["data"][name] for name in data})
+    require_same("comparison.json", content["seed"], "the chosen run", chosen["seed"])
     require_same("comparison.txt", text.splitlines(), "comparison.json", list(lines(content)))
     return "the same in comparison-state.json and comparison.txt"
