@@ -20,20 +20,26 @@ from darkroom.comparison.folder import Comparison
 from darkroom.config import ServeConfig
 from darkroom.data.manifest import Manifest
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-from darkroom.evaluation.metrics import measure
 from darkroom.files import sha256_of
-from darkroom.report import write
-from darkroom.report.source import Source
-from darkroom.report.write import Rendered, made_of, write_report
+from darkroom.report.write import write_report
 from darkroom.runs import Run
 from darkroom.verify.checks import Check, check
 from darkroom.verify.server import server
 from darkroom.web import create_app
 from finished import CLASSES, Finished
 from pictures import encoded, noisy
-from reported import ABLATION, Reported, compared, settle_comparison
-from tampering import FILES, TAMPERINGS, UNTRACED, edited, other_graph
+from reported import ABLATION, Reported, compared, settle_comparison, tell_again
+from tampering import (
+    FILES,
+    TAMPERINGS,
+    UNTRACED,
+    edited,
+    opened_split_denied,
+    other_graph,
+    predictions_of_test_removed,
+)
 from tampering_reports import OF_REPORTS
+from verifying import remembered
 
 OF_SPLITS = tuple(
     f"{split}: {what}" for split in ("validation", "test") for what in ("pictures", "labels", "predictions", "metrics")
@@ -47,26 +53,8 @@ Verify = Callable[..., Answer]
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Resampling and typesetting take longest: the same question gets the answer that it got before."""
-    known: dict[tuple[bytes, bytes, tuple[str, ...]], dict[str, Any]] = {}
-
-    def remembered(labels: Any, answers: Any, classes: Any) -> dict[str, Any]:
-        key = labels.tobytes(), answers.tobytes(), tuple(classes)
-        if key not in known:
-            known[key] = measure(labels, answers, classes)
-        return known[key]
-
-    reports: dict[str, Rendered] = {}
-
-    def rendered(source: Source) -> Rendered:
-        key = json.dumps([made_of(source), source.insights])
-        if key not in reports:
-            reports[key] = write.rendered(source)
-        return reports[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("darkroom.verify.run.measure", remembered)
-        patch.setattr("darkroom.verify.report.rendered", rendered)
+    """Resampling and typesetting take longest."""
+    with remembered():
         yield
 
 
@@ -99,7 +87,7 @@ def verify(reported_run: Reported, capsys: pytest.CaptureFixture[str]) -> Verify
         failed = [
             found[1]
             for line in lines
-            if (found := re.match(r"FAILED  ((?:(?:train|validation|test): )?[^:]+): ", line))
+            if (found := re.match(r"FAILED  ((?:(?:train|validation|test|unused): )?[^:]+): ", line))
         ]
         assert len(failed) == sum(line.startswith("FAILED") for line in lines)
         return code or 0, failed, lines
@@ -184,6 +172,50 @@ def test_a_replaced_or_missing_picture_is_found(verify: Verify, copied: Finished
     assert code == 2
     assert failed
     assert any(path.name in line for line in lines if line.startswith("FAILED"))
+
+
+def with_pictures_unused_and_test_unopened(run: Run) -> None:
+    """As if a part of the training pictures had been left aside and nobody had looked at test, without a report."""
+    config, manifest = run.read_config(), Manifest.read(run.manifest, root=run.folder, classes=CLASSES, fingerprint="")
+    aside = set(manifest.indices("train")[:20].tolist())
+    rows = (replace(row, split="unused") if row.id in aside else row for row in manifest.rows)
+    manifest = replace(manifest, rows=tuple(rows))
+    manifest.write(run.manifest)
+    config["data"] |= {"manifest_sha256": sha256_of(run.manifest), "counts": manifest.counts()}
+    run.write_config(config)
+    predictions_of_test_removed(run)
+    run.write_metrics({**run.read_metrics(), "test_openings": 0})
+    opened_split_denied(run)
+    tell_again(run)
+    for path in run.reported:
+        path.unlink()
+
+
+@pytest.mark.parametrize("split", ["test", "unused"])
+def test_pictures_are_hashed_of_splits_that_are_not_judged(verify: Verify, copied: Finished, split: str) -> None:
+    with_pictures_unused_and_test_unopened(copied.run)
+    code, failed, lines = verify(copied.run.folder)
+    assert (code, failed) == (0, []), lines
+    assert any(line.startswith(f"ok      {split}: pictures: ") for line in lines)
+    assert not any("test: predictions" in line for line in lines)
+    picture(copied, split, 5).write_bytes(encoded(noisy(12, 12, seed=99)))
+    assert verify(copied.run.folder)[:2] == (2, [f"{split}: pictures"])
+
+
+def test_test_may_be_opened_again_after_the_export(verify: Verify, finished_run: Finished, tmp_path: Path) -> None:
+    run = finished_run.copy(tmp_path / "run").run
+    run.write_metrics({**run.read_metrics(), "test_openings": 3})
+    assert verify(run.folder)[:2] == (0, [])
+
+
+def test_a_package_that_is_missing_is_no_failed_check(
+    verify: Verify, reported_run: Reported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'typst'", name="typst")
+
+    monkeypatch.setattr("darkroom.verify.report.rendered", missing)
+    assert verify(reported_run.run.folder, "--sample", 1)[:2] == (2, [])
 
 
 def test_a_sample_is_enough_where_it_is_asked_for(verify: Verify, copied: Finished) -> None:
