@@ -255,6 +255,14 @@ def novelty_changed(run: Run) -> None:
     write_bundle(run.bundle, info=info, onnx=bundle.model.read_bytes(), golden=bundle.golden, card=card)
 
 
+def hashes_left_out(run: Run) -> None:
+    bundle = Bundle.open(run.bundle)
+    provenance = {name: value for name, value in bundle.info.provenance.items() if name != "run_sha256"}
+    card = (run.bundle / CARD_FILE).read_text(encoding="utf-8")
+    info = replace(bundle.info, provenance=provenance)
+    write_bundle(run.bundle, info=info, onnx=bundle.model.read_bytes(), golden=bundle.golden, card=card)
+
+
 def setting(*path: str, value: Any) -> Callable[[Run], None]:
     """Another value of a leaf of config.json from which nothing is computed."""
 
@@ -341,6 +349,7 @@ UNTRACED: list[Tampering] = [
     (coverage_raised, {"temperature and threshold"}),
     (answered_raised, {"temperature and threshold"}),
     (novelty_changed, {BUNDLE}),
+    (hashes_left_out, {BUNDLE}),
 ]
 """With what nothing is computed from, or only with other files made to fit; found where there is no report, too."""
 

@@ -115,6 +115,11 @@ def made_by_another_version(run: Run) -> None:
         told["made_by"]["typst"] = "0.1"
 
 
+def made_by_nobody(run: Run) -> None:
+    with edited(run.told) as told:
+        del told["made_by"]
+
+
 def figure_changed(run: Run) -> None:
     path = run.figures / "confusion_matrix_test.svg"
     path.write_text(path.read_text().replace("<svg", "<!-- retouched --><svg", 1))
@@ -149,6 +154,7 @@ OF_REPORTS: list[Tampering] = [
     (slide_added, {"slides.pptx"}),
     (metrics_from_elsewhere, {REPORT_FILES}),
     (made_by_another_version, {"report, versions"}),
+    (made_by_nobody, {"report, versions"}),
     (figure_changed, {REPORT_FILES}),
     (figure_exchanged, {"report.pdf"}),
     (figure_of_slides_changed, {REPORT_FILES}),

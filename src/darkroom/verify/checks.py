@@ -48,7 +48,7 @@ def difference(said: Any, expected: Any, where: str = "") -> str | None:
         pairs: Iterator[tuple[Any, Any, Any]] = ((name, said[name], expected[name]) for name in expected)
     elif _is_list(expected) and _is_list(said):
         if len(said) != len(expected):
-            return f"{where} (its length)"
+            return f"{where} (its length)".lstrip()
         pairs = ((place, *both) for place, both in enumerate(zip(said, expected, strict=True)))
     else:
         return None if _same(said, expected) else where or "their value"

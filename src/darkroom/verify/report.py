@@ -62,7 +62,8 @@ class Report:
 
     def versions(self) -> str:
         """Other versions set the same numbers in another way, so that there is nothing to compare."""
-        was, now = self._told["made_by"], made_of(self._source)["made_by"]
+        was = self._told.get("made_by", {})  # empty in reports of before
+        now = made_of(self._source)["made_by"]
         for name in (*now, *was):
             if was.get(name) != now.get(name):
                 raise ReportError(
@@ -74,7 +75,7 @@ class Report:
     def files(self) -> str:
         """It is made of the files that a report of this folder is made of, and none has changed since."""
         expected, told = made_of(self._source), self._told
-        require_same("report.json", told["files"], "the folder", expected["files"])
+        require_same("files in report.json", told["files"], "those of the folder", expected["files"])
         for name, digest in expected["sha256"].items():
             if told["sha256"].get(name) != digest:
                 raise ReportError(f"{name} is not the file that the report was made of")

@@ -126,6 +126,9 @@ class Verification:
 
     def told_by_bundle(self) -> str:
         """bundle.json tells what follows from the run; config.json, history.csv and network.txt are as at export."""
+        if "run_sha256" not in self._info.provenance:
+            again = f"`darkroom export {self.run.folder}` makes it anew"
+            raise RunError(f"bundle.json keeps no hashes of the run, as none did that was made before: {again}")
         said, expected = asdict(self._info), asdict(describe(self.run))
         told = {name: value for name, value in said.items() if name not in PROVED}
         require_same("bundle.json", told, "the run", {name: expected[name] for name in told})
