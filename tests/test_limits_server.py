@@ -15,7 +15,7 @@ import pytest
 
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
-from darkroom.web import create_app
+from darkroom.web import create_app, readiness
 from darkroom.web.listener import Memory
 from darkroom.web.server import Server
 from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving
@@ -116,6 +116,37 @@ def test_clients_of_tensorflow_are_refused_in_its_shape(gated: GatedEngine) -> N
         assert set(json.loads(content)) == {"error"}
         gated.gate.set()
         assert first.result(20)[0].status == second.result(20)[0].status == 200
+
+
+# ---- whoever watches ----
+
+
+def test_who_asks_whether_the_engine_is_ready_keeps_nobody_waiting(gated: GatedEngine) -> None:
+    with serving(gated) as server, ThreadPoolExecutor(8) as pool:
+        begun = time.monotonic()
+        asked = [pool.submit(fetch, server, "GET", "/readyz") for _ in range(8)]
+        assert gated.asked.acquire(timeout=20)
+        asked_at = time.monotonic()
+        assert health(server) == 200
+        assert time.monotonic() - asked_at < 1, "this asks nobody"
+        answers = [future.result(20) for future in asked]
+        assert time.monotonic() - begun < 5, "an engine that takes so long is not ready"
+        assert {response.status for response, _ in answers} == {503}
+        assert_problem_content(json.loads(answers[0][1]), 503, "cannot answer at the moment")
+        assert not gated.asked.acquire(timeout=0), "the engine is asked once"
+        gated.gate.set()
+        until(lambda: fetch(server, "GET", "/readyz")[0].status == 200)
+
+
+def test_an_answer_of_the_engine_is_repeated_for_a_while(gated: GatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    gated.gate.set()
+    client = create_app(gated, ServeConfig()).test_client()
+    assert [client.get("/readyz").status_code for _ in range(20)] == [200] * 20
+    assert gated.asked.acquire(timeout=0)
+    assert not gated.asked.acquire(timeout=0)
+    monkeypatch.setattr(readiness, "FRESH_SECONDS", 0.0)
+    assert client.get("/readyz").status_code == 200
+    assert gated.asked.acquire(timeout=0)
 
 
 # ---- memory and disk ----

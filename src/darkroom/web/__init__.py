@@ -4,7 +4,7 @@ from flask import Flask
 
 from darkroom.config import ServeConfig, origins
 from darkroom.engines.base import Engine
-from darkroom.web import api, cors, docs, gate, headers, page, problems, tensorflow_dialect, tracing
+from darkroom.web import api, cors, docs, gate, headers, page, problems, readiness, tensorflow_dialect, tracing
 from darkroom.web.papers import Papers
 from darkroom.web.service import Limits, Service
 from darkroom.web.uploads import UploadRequest
@@ -24,6 +24,7 @@ def create_app(engine: Engine, settings: ServeConfig, papers: Papers | None = No
     service = Service(engine, Limits.of(settings), settings.max_decode_seconds, papers or Papers())
     service.limits.apply(app)
     app.extensions["darkroom"] = service
+    readiness.register(app, engine)
     tracing.register(app)  # first, so that it sees what all others did
     gate.register(app, gate.Gate.of(settings, OPEN))
     problems.register(app)

@@ -37,8 +37,11 @@ COME_BACK_SECONDS = 1
 LARGEST_HEAD = 32_768
 """Bytes of a request's line and headers."""
 
-WATCHERS = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Answered by a thread of their own: a server that is busy lives, and must be able to say so."""
+QUICK = frozenset({"/healthz", "/metrics"})
+"""Answered by threads of their own: a server that is busy lives, and must be able to say so."""
+
+ASKING = frozenset({"/readyz"})
+"""Answered by another one, since this asks the engine."""
 
 
 class BusyError(Error):  # type: ignore[misc]  # waitress has no types
@@ -200,19 +203,23 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
 
 class Lanes(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
-    """Threads that answer, with a bounded queue before them, and two more for what must not wait behind pictures."""
+    """Threads that answer, with a bounded queue before them, and more for what must not wait behind pictures."""
 
     def __init__(self, *, threads: int, queue: int) -> None:
         super().__init__()
         self._most = queue
-        self._quick = ThreadedTaskDispatcher()
-        self._quick.set_thread_count(2)  # one may be held up by an engine that is asked whether it is ready
+        self._quick, self._asking = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
+        self._quick.set_thread_count(2)  # nothing that these do waits for the engine
+        self._asking.set_thread_count(1)
         self.set_thread_count(threads)
 
     def add_task(self, task: Channel) -> None:
         """Put a connection whose request has arrived into a lane."""
         request = task.requests[0]
-        if request.error is None and request.path not in WATCHERS:
+        if request.error is None and request.path in ASKING:
+            self._asking.add_task(task)
+            return
+        if request.error is None and request.path not in QUICK:
             idle = len(self.threads) - self.active_count  # those who have not taken up yet what they were woken for
             if len(self.queue) < self._most + idle:
                 super().add_task(task)
@@ -221,8 +228,9 @@ class Lanes(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no ty
         self._quick.add_task(task)
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
-        """Stop the threads of both lanes."""
+        """Stop the threads of all lanes."""
         self._quick.shutdown(cancel_pending, timeout)
+        self._asking.shutdown(cancel_pending, timeout)
         return bool(super().shutdown(cancel_pending, timeout))
 
 
