@@ -15,7 +15,7 @@ import pytest
 
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
-from darkroom.web import create_app, readiness
+from darkroom.web import create_app, listener, readiness
 from darkroom.web.listener import Memory
 from darkroom.web.server import Server
 from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving
@@ -269,6 +269,40 @@ def test_connections_beyond_the_bound_wait(engine: Engine) -> None:
         assert health(server) == 200, "when those who say nothing have been cut off"
         for connection in held:
             connection.close()
+
+
+def test_who_says_nothing_locks_nobody_out(engine: Engine) -> None:
+    with serving(engine, max_connections=3) as server, contextlib.ExitStack() as held:
+        silent = [held.enter_context(closing(connect(server))) for _ in range(8)]
+        for _ in range(3):
+            begun = time.monotonic()
+            assert health(server) == 200
+            assert time.monotonic() - begun < 8
+        assert received(silent[0]) == b"", "the one that has been idle for longest is closed"
+
+
+def test_who_has_a_request_under_way_makes_no_room(gated: GatedEngine) -> None:
+    with serving(gated, max_connections=2) as server, ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(post_picture, server) for _ in range(2)]
+        for _ in asked:
+            assert gated.asked.acquire(timeout=20)
+        with closing(connect(server)):
+            time.sleep(2.5)  # longer than a connection counts as fresh
+            gated.gate.set()
+            assert [future.result(20)[0].status for future in asked] == [200, 200]
+
+
+def test_a_connection_without_a_byte_is_closed_before_one_that_is_kept(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "SILENT_SECONDS", 0.5)
+    with serving(engine) as server, closing(http.client.HTTPConnection("127.0.0.1", server.port)) as kept:
+        kept.request("GET", "/healthz")
+        kept.getresponse().read()
+        with closing(connect(server)) as silent:
+            assert received(silent) == b""
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().status == 200
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ class ServeConfig(EngineConfig):
     max_memory_megabytes: float = 512
     """Memory for all requests that arrive, wait or are being answered; beyond it the next are refused (503)."""
     max_connections: int = 200
-    """Connections held open at the same time; further ones wait until one of them closes."""
+    """Connections held open at the same time; of so many the one idle for longest is closed, or further ones wait."""
     max_transfer_seconds: float = 60
     """Time in which a request must have arrived, and an answer been taken, before a slow client is cut off."""
     max_requests_per_minute: float = 0

@@ -28,6 +28,9 @@ from darkroom.web.service import MEGA, Limits
 IDLE_SECONDS = 60
 """After so long without a byte a connection is closed."""
 
+SILENT_SECONDS = 10
+"""After so long a connection is closed on which not one byte has ever come; browsers open some in advance."""
+
 FRESH_SECONDS = 1.0
 """When stopping, a connection as young as this may still be about to send its request."""
 
@@ -196,6 +199,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         coming, going = self.request, self.answered and self.total_outbufs_len and not self.requests
         return bool((coming is not None and now - coming.began > seconds) or (going and now - self.answered > seconds))
 
+    def is_silent(self, now: float) -> bool:
+        """Whether the client has never said anything; `now` as `time.time` has it."""
+        return bool(self.last_activity == self.creation_time and now - self.creation_time > SILENT_SECONDS)
+
+    def cut_off(self) -> None:
+        """Have the loop close the connection."""
+        self.will_close = True
+        with suppress(OSError):  # one that takes nothing is never writable, and would stay for ever
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def is_busy(self) -> bool:
         """Whether anything is under way, or may be about to be."""
         fresh = self.answered == 0 and time.time() - self.creation_time < FRESH_SECONDS
@@ -244,6 +257,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.memory = Memory(int(settings.max_memory_megabytes * MEGA))
         self._limits = Limits.of(settings)
         self._transfer_seconds = settings.max_transfer_seconds
+        self._most_connections = settings.max_connections
         self._metrics: Metrics | None = getattr(app.extensions.get("darkroom"), "metrics", None)
         lanes = Lanes(threads=settings.threads, queue=settings.max_queue)
         super().__init__(
@@ -263,10 +277,14 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         super().maintenance(now)
         moment = time.monotonic()
         for channel in list(self.active_channels.values()):
-            if channel.is_slow(moment, self._transfer_seconds):
-                channel.will_close = True
-                with suppress(OSError):  # one that takes nothing is never writable, and would stay for ever
-                    channel.socket.shutdown(socket.SHUT_RDWR)
+            if channel.is_silent(now) or channel.is_slow(moment, self._transfer_seconds):
+                channel.cut_off()
+        self._make_room()
+
+    def handle_accept(self) -> None:
+        """Take in a connection, and make room for the next."""
+        super().handle_accept()
+        self._make_room()
 
     def stop_accepting(self) -> None:
         """Take in the connections that wait to be, then refuse further ones; only in the thread of the loop."""
@@ -291,6 +309,13 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         if self._metrics is not None:
             self._metrics.count_refused(status)
         tracing.record(id=trace, client=channel.addr[0], status=status, refused=True)
+
+    def _make_room(self) -> None:
+        """Where no place is left, close the connection that has been idle for longest, so that nobody is locked out."""
+        channels = list(self.active_channels.values())
+        idle = [channel for channel in channels if not channel.is_busy()]
+        if len(channels) >= self._most_connections and idle:
+            min(idle, key=lambda channel: channel.last_activity).cut_off()
 
     def _show(self, lanes: Lanes) -> None:
         if self._metrics is not None:
