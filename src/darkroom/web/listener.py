@@ -13,7 +13,7 @@ from typing import Any
 from flask import Flask
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
@@ -104,6 +104,12 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         self._memory = memory
         self._held = 0
         self._has_room = True
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Read the head; where it leaves open how long the body is, a proxy in front may have read it otherwise."""
+        super().parse_header(header_plus)  # takes Transfer-Encoding away where it has followed it
+        if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
+            raise ParsingError("The length of the body is told in two ways, or in one that HTTP/1.0 does not know.")
 
     def received(self, data: bytes) -> int:
         """Take what has come; a request for which there is no room is refused when all of it has come."""
