@@ -354,6 +354,72 @@ def test_a_trusted_proxy_tells_the_address(engine: Engine) -> None:
         assert ask("203.0.113.9, 192.0.2.1") == 429, "what the client wrote itself does not count"
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": '"bad'},
+        {"X-Forwarded-For": ":."},
+        {"X-Forwarded-Proto": "gopher"},
+        {"X-Forwarded-Proto": "https, gopher"},
+    ],
+)
+def test_what_a_proxy_garbles_is_refused_in_the_usual_shape(
+    engine: Engine, lines: list[dict[str, Any]], headers: dict[str, str]
+) -> None:
+    with serving(engine, trusted_proxy="*") as server:
+        response, body = fetch(server, "GET", "/api/v1/model", headers={**headers, "X-Request-Id": "mine-2"})
+        assert_problem_content(json.loads(body), 400, f"The header {min(headers)} is malformed")
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["X-Request-Id"] == "mine-2"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert [(line["id"], line["status"], line["path"]) for line in lines] == [("mine-2", 400, "/api/v1/model")]
+
+
+def test_who_is_refused_is_in_the_log_as_anybody(gated: GatedEngine, lines: list[dict[str, Any]]) -> None:
+    settings: dict[str, Any] = {"threads": 1, "max_queue": 1, "trusted_proxy": "*"}
+    with serving(gated, **settings) as server, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(post_picture, server)
+        assert gated.asked.acquire(timeout=20)
+        second = pool.submit(post_picture, server)
+        until(lambda: len(server._listener.task_dispatcher.queue) == 1)
+        post_picture(server, X_Forwarded_For="203.0.113.9, 192.0.2.1")
+        until(lambda: len(lines) == 1)
+        gated.gate.set()
+        assert first.result(20)[0].status == second.result(20)[0].status == 200
+    [line] = [line for line in lines if line.get("refused")]
+    assert (line["client"], line["method"], line["path"]) == ("192.0.2.1", "POST", "/api/v1/predict")
+    assert (line["status"], line["bytes_in"]) == (503, len(RED))
+    assert line["bytes_out"] > 50
+    assert 0 <= line["seconds"] < 60
+
+
+def test_pages_of_other_origins_may_read_why_they_are_refused(gated: GatedEngine) -> None:
+    settings: dict[str, Any] = {"threads": 1, "max_queue": 1, "allow_origins": "https://example.org"}
+    with serving(gated, **settings) as server, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(post_picture, server)
+        assert gated.asked.acquire(timeout=20)
+        second = pool.submit(post_picture, server)
+        until(lambda: len(server._listener.task_dispatcher.queue) == 1)
+        ours, _ = post_picture(server, Origin="https://example.org")
+        strangers, _ = post_picture(server, Origin="https://evil.example")
+        gated.gate.set()
+        assert first.result(20)[0].status == second.result(20)[0].status == 200
+    assert ours.status == strangers.status == 503
+    assert ours.headers["Access-Control-Allow-Origin"] == "https://example.org"
+    assert "Retry-After" in ours.headers["Access-Control-Expose-Headers"]
+    assert ours.headers.get_all("Cross-Origin-Resource-Policy") == ["cross-origin"]
+    assert "Access-Control-Allow-Origin" not in strangers.headers
+
+
+def test_of_several_schemes_the_proxy_s_own_counts(engine: Engine) -> None:
+    with serving(engine, trusted_proxy="127.0.0.1") as server:
+        for schemes, expected in (("http, https", b"https://x.example/"), ("https,http", b"http://x.example/")):
+            headers = {"Host": "x.example", "X-Forwarded-Proto": schemes}
+            response, page = fetch(server, "GET", "/", headers=headers)
+            assert response.status == 200
+            assert expected in page
+
+
 def test_the_page_s_address_follows_the_proxy(engine: Engine) -> None:
     with serving(engine, trusted_proxy="127.0.0.1") as server:
         headers = {"Host": "darkroom.example", "X-Forwarded-Proto": "https"}

@@ -3,9 +3,7 @@
 import base64
 import io
 import json
-import logging
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +19,6 @@ from darkroom.web import create_app
 from darkroom.web.docs import ALL
 from darkroom.web.endpoints import JSON
 from darkroom.web.openapi import address_of
-from darkroom.web.tracing import log
 from json_schema import faults, resolve
 from serving import RED, FormulaEngine, assert_problem, upload
 
@@ -36,26 +33,6 @@ def app(engine: Engine) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, Any]]]:
-    """The lines of the access log, as they are written."""
-    written: list[dict[str, Any]] = []
-
-    class Keeper(logging.Handler):
-        """Keeps what is logged."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            """Keep one line."""
-            written.append(json.loads(record.getMessage()))
-
-    keeper = Keeper()
-    log.addHandler(keeper)
-    log.setLevel(logging.INFO)
-    yield written
-    log.removeHandler(keeper)
-    log.setLevel(logging.NOTSET)
 
 
 def encoded(content: bytes, **more: Any) -> dict[str, Any]:

@@ -14,15 +14,17 @@ from flask import Flask
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.proxy_headers import MalformedProxyHeader
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import Error
+from waitress.task import ErrorTask, Task, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import BadRequest, Error
 
-from darkroom.config import ServeConfig
-from darkroom.web import tracing
+from darkroom.config import ServeConfig, origins
+from darkroom.web import cors, tracing
 from darkroom.web.headers import SECURITY_HEADERS
 from darkroom.web.metrics import Metrics
-from darkroom.web.problems import refusal
+from darkroom.web.problems import COME_BACK_SECONDS, refusal
+from darkroom.web.proxies import Proxy
 from darkroom.web.service import MEGA, Limits
 
 IDLE_SECONDS = 60
@@ -33,9 +35,6 @@ SILENT_SECONDS = 10
 
 FRESH_SECONDS = 1.0
 """When stopping, a connection as young as this may still be about to send its request."""
-
-COME_BACK_SECONDS = 1
-"""What Retry-After says to those who are refused because of others."""
 
 LARGEST_HEAD = 32_768
 """Bytes of a request's line and headers."""
@@ -146,33 +145,47 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 
     def execute(self) -> None:
         """Write the problem, note it, and close the connection."""
-        error, server = self.request.error, self.channel.server
-        response = refusal(getattr(self.request, "path", ""), error.code, server.words_for(error))
-        body = response.get_data()
-        trace = tracing.sane_id(self.request.headers.get("X_REQUEST_ID"))
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.extend(
-            [("Content-Type", response.content_type), (tracing.HEADER, trace), ("Cache-Control", "no-store")]
-        )
-        self.response_headers.extend(SECURITY_HEADERS.items())
-        if isinstance(error, BusyError):
-            self.response_headers.append(("Retry-After", str(COME_BACK_SECONDS)))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        server.note_refusal(trace, self.channel, error.code)
-        self.write(body)
+        _refuse(self, self.request.error)
 
 
 class ApplicationTask(WSGITask):  # type: ignore[misc]  # waitress has no types
-    """A request for the application, which learns how long it has waited."""
+    """A request for the application, which learns how long it has waited, and who asks."""
 
     def execute(self) -> None:
         """Answer; a server that is stopping says that it will close the connection."""
-        if self.channel.server.stopping:
+        server, environ = self.channel.server, self.get_environment()
+        if server.stopping:
             self.set_close_on_finish()
-        waited = time.monotonic() - getattr(self.request, "arrived", time.monotonic())
-        self.get_environment()["darkroom.waited"] = waited
-        super().execute()
+        environ["darkroom.waited"] = time.monotonic() - getattr(self.request, "arrived", time.monotonic())
+        try:
+            server.proxy.apply(environ)
+        except MalformedProxyHeader as error:
+            self.complete = True  # as if the application had begun to answer
+            _refuse(self, BadRequest(f"The header {error.header} is malformed."))
+        else:
+            super().execute()
+
+
+def _refuse(task: Task, error: Error) -> None:
+    """Answer with a problem, note it, and close the connection."""
+    request, server = task.request, task.channel.server
+    path, trace = getattr(request, "path", ""), tracing.sane_id(request.headers.get("X_REQUEST_ID"))
+    response = refusal(path, error.code, server.words_for(error))
+    body = response.get_data()
+    headers = {
+        **SECURITY_HEADERS,
+        **cors.headers_for(path, request.headers.get("ORIGIN"), server.origins),
+        "Content-Type": response.content_type,
+        tracing.HEADER: trace,
+        "Cache-Control": "no-store",
+        **({"Retry-After": str(COME_BACK_SECONDS)} if isinstance(error, BusyError) else {}),
+    }
+    task.status = f"{error.code} {error.reason}"
+    task.response_headers.extend(headers.items())
+    task.set_close_on_finish()
+    task.content_length = len(body)
+    server.note_refusal(task, id=trace, status=error.code, bytes_out=len(body))
+    task.write(body)
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
@@ -261,6 +274,8 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def __init__(self, app: Flask, settings: ServeConfig, bound: socket.socket) -> None:
         self.stopping = False
         self.memory = Memory(int(settings.max_memory_megabytes * MEGA))
+        self.proxy = Proxy.of(settings)
+        self.origins = origins(settings.allow_origins)
         self._limits = Limits.of(settings)
         self._transfer_seconds = settings.max_transfer_seconds
         self._most_connections = settings.max_connections
@@ -310,11 +325,22 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """What is wrong with a request that was refused, for people."""
         return f"The request is too large: {self._limits.in_words()}." if error.code == 413 else str(error.body)
 
-    def note_refusal(self, trace: str, channel: Channel, status: int) -> None:
+    def note_refusal(self, task: Task, *, id: str, status: int, bytes_out: int) -> None:
         """Count a request that never reached the application, and write its line."""
         if self._metrics is not None:
             self._metrics.count_refused(status)
-        tracing.record(id=trace, client=channel.addr[0], status=status, refused=True)
+        request = task.request
+        tracing.record(
+            id=id,
+            client=self.proxy.client(task.channel.addr[0], request.headers.get("X_FORWARDED_FOR")),
+            method=getattr(request, "command", None),
+            path=getattr(request, "path", "")[: tracing.LONGEST_PATH],
+            status=status,
+            seconds=round(time.monotonic() - request.began, 6),
+            bytes_in=request.body_bytes_received,
+            bytes_out=bytes_out,
+            refused=True,
+        )
 
     def _make_room(self) -> None:
         """Where no place is left, close the connection that has been idle for longest, so that nobody is locked out."""
@@ -331,13 +357,6 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
 
 def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
-    trusted: dict[str, Any] = {}
-    if settings.trusted_proxy:
-        trusted = {
-            "trusted_proxy": settings.trusted_proxy,
-            "trusted_proxy_count": settings.proxy_hops,
-            "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"},
-        }
     never = 2**62  # what is held in memory is bounded elsewhere; no temporary files, no thread that waits for a reader
     return Adjustments(
         threads=settings.threads,
@@ -350,5 +369,4 @@ def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
         channel_timeout=IDLE_SECONDS,
         cleanup_interval=1,
         ident="darkroom",
-        **trusted,
     )
