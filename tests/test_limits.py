@@ -154,7 +154,7 @@ def test_the_description_asks_for_the_key(guarded: FlaskClient) -> None:
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     predict, health = (document["paths"][path] for path in ("/api/v1/predict", "/healthz"))
     assert predict["post"]["security"] == [{"bearer": []}, {"header": []}]
-    assert "401" in predict["post"]["responses"]
+    assert "WWW-Authenticate" in predict["post"]["responses"]["401"]["headers"]
     assert health["get"]["security"] == []
     assert "401" not in health["get"]["responses"]
 
@@ -232,7 +232,8 @@ def test_who_asks_too_often_is_told_when_to_come_back(engine: Engine) -> None:
     for url in ("/healthz", "/readyz"):
         assert [client.get(url).status_code for _ in range(20)] == [200] * 20
     document = create_app(engine, ServeConfig(max_requests_per_minute=60)).test_client().get("/api/v1/openapi.json")
-    assert "429" in document.get_json()["paths"]["/api/v1/predict"]["post"]["responses"]
+    responses = document.get_json()["paths"]["/api/v1/predict"]["post"]["responses"]
+    assert "Retry-After" in responses["429"]["headers"]
 
 
 def test_the_pace_is_that_of_the_key(engine: Engine, key_file: Path, key: str) -> None:

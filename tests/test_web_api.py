@@ -182,6 +182,32 @@ def test_the_document_has_the_form_of_openapi(document: dict[str, Any]) -> None:
     assert used == set(document["components"]["schemas"])
 
 
+def test_the_document_tells_what_a_refusal_carries_and_what_is_known(document: dict[str, Any]) -> None:
+    predict = document["paths"]["/api/v1/predict"]["post"]
+    assert "Retry-After" in predict["responses"]["503"]["headers"]
+    assert resolve(predict["responses"]["503"]["headers"]["Retry-After"], document)["schema"]["type"] == "integer"
+    [label] = document["paths"]["/api/v1/explain"]["post"]["parameters"]
+    assert label["schema"]["enum"] == list(bundles.CLASSES)
+    names = document["paths"]["/v1/models/{name}/versions/{version}"]["get"]["parameters"]
+    assert [parameter["schema"]["enum"] for parameter in names] == [["colours"], ["1"]]
+
+
+@pytest.mark.parametrize("field", ["files", "file"])
+def test_both_fields_of_a_form_are_described_and_taken(
+    client: FlaskClient, document: dict[str, Any], field: str
+) -> None:
+    assert client.post("/api/v1/predict", data={field: (io.BytesIO(RED), "a"), "more": "x"}).status_code == 200
+    form = document["components"]["schemas"]["UploadForm"]
+    assert faults({field: ["…"], "more": "x"}, form, document) == []
+    assert faults({"more": "x"}, form, document) != []
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+def test_both_formats_of_the_metrics_are_described(client: FlaskClient, document: dict[str, Any], accept: str) -> None:
+    response = client.get("/metrics", headers={"Accept": accept})
+    assert shape_of(document, "/metrics", "get", response)["type"] == "string"
+
+
 def test_routes_and_document_are_the_same(app: Flask, document: dict[str, Any]) -> None:
     pages = {"/", "/model", "/samples/<int:place>", "/static/<path:filename>"}
     routed = {

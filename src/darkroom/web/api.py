@@ -110,12 +110,9 @@ def _top() -> int | None:
     return int(value[:9])
 
 
-UPLOADS = {
-    "multipart/form-data": reference("UploadForm"),
-    JSON: reference("Uploads"),
-    "image/*": BINARY,
-    "application/octet-stream": BINARY,
-}
+FILE = {"image/*": BINARY, "application/octet-stream": BINARY}
+UPLOADS = {"multipart/form-data": reference("UploadForm"), JSON: reference("Uploads"), **FILE}
+ONE_UPLOAD = {"multipart/form-data": reference("OneUploadForm"), JSON: reference("OneUpload"), **FILE}
 TOP = Parameter("top", "How many classes each answer lists; all when not given.", {"type": "integer", "minimum": 1})
 LABEL = Parameter("label", "The class to explain; the best one when not given.", text())
 
@@ -135,7 +132,7 @@ ENDPOINTS = (
         path="/api/v1/explain",
         view=explain,
         tag="Pictures",
-        bodies=UPLOADS,
+        bodies=ONE_UPLOAD,
         parameters=(LABEL,),
         answers={JSON: reference("Explanation")},
         errors=(400, 413, 415, 422),
@@ -169,7 +166,10 @@ ENDPOINTS = (
         path="/metrics",
         view=metrics,
         tag="Watching",
-        answers={"text/plain": text("The text format of Prometheus.")},
+        answers={
+            "text/plain": text("The text format of Prometheus."),
+            "application/openmetrics-text": text("OpenMetrics, where it is asked for."),
+        },
     ),
 )
 

@@ -16,7 +16,9 @@ blueprint = Blueprint("docs", __name__)
 
 def document() -> dict[str, Any]:
     """This interface as an OpenAPI 3.1 document."""
-    return openapi.document(ALL, title=f"darkroom: {service().engine.bundle.name}", **_asks())
+    info = service().engine.bundle
+    choices = {"name": [info.name], "label": info.classes}
+    return openapi.document(ALL, title=f"darkroom: {info.name}", choices=choices, **_asks())
 
 
 def show() -> str:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,21 +20,32 @@ SECURITY_SCHEMES = {
     "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
 }
 
-REQUEST_ID = {
-    "description": "The id that the request came with in this header, or a new one; the server's log has it too.",
-    "schema": text(),
+HEADERS = {
+    "RequestId": {
+        "description": "The id that the request came with in this header, or a new one; the server's log has it too.",
+        "schema": text(),
+    },
+    "RetryAfter": {"description": "Seconds after which to come back.", "schema": {"type": "integer", "minimum": 1}},
+    "Authenticate": {"description": "How to send a key: as Bearer.", "schema": text()},
 }
 
+HEADERS_OF = {BUSY: {"Retry-After": "RetryAfter"}, 503: {"Retry-After": "RetryAfter"}}
+HEADERS_OF[STRANGER] = {"WWW-Authenticate": "Authenticate"}
+"""What a refusal carries beside its id."""
 
-def document(endpoints: Iterable[Endpoint], *, title: str, keys: bool, paced: bool) -> dict[str, Any]:
+Choices = Mapping[str, Sequence[str]]
+"""Names of parameters that this server takes certain values of only, and these."""
+
+
+def document(endpoints: Iterable[Endpoint], *, title: str, keys: bool, paced: bool, choices: Choices) -> dict[str, Any]:
     """The whole document; `keys` and `paced` say whether the server asks for keys and limits the pace."""
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         operations = paths.setdefault(address_of(endpoint), {})
-        operations[endpoint.method.lower()] = _operation(endpoint, keys=keys, paced=paced)
+        operations[endpoint.method.lower()] = _operation(endpoint, keys=keys, paced=paced, choices=choices)
     components: dict[str, Any] = {
         "schemas": SCHEMAS,
-        "headers": {"RequestId": REQUEST_ID},
+        "headers": HEADERS,
         **({"securitySchemes": SECURITY_SCHEMES} if keys else {}),
     }
     return {
@@ -66,7 +77,7 @@ def statuses_of(endpoint: Endpoint, *, keys: bool, paced: bool) -> list[int]:
     return sorted({*endpoint.errors, *ALWAYS, *strangers, *([BUSY] if paced else [])})
 
 
-def _operation(endpoint: Endpoint, *, keys: bool, paced: bool) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, *, keys: bool, paced: bool, choices: Choices) -> dict[str, Any]:
     errors = {str(status): _refusal(endpoint, status) for status in statuses_of(endpoint, keys=keys, paced=paced)}
     operation: dict[str, Any] = {
         "operationId": _name(endpoint),
@@ -75,7 +86,7 @@ def _operation(endpoint: Endpoint, *, keys: bool, paced: bool) -> dict[str, Any]
         "responses": {"200": _response("A good answer.", endpoint.answers)} | errors,
     }
     if endpoint.parameters:
-        operation["parameters"] = [_parameter(parameter) for parameter in endpoint.parameters]
+        operation["parameters"] = [_parameter(parameter, choices) for parameter in endpoint.parameters]
     if endpoint.bodies:
         operation["requestBody"] = {"required": True, "content": _content(endpoint.bodies)}
     if keys:
@@ -89,24 +100,26 @@ def _name(endpoint: Endpoint) -> str:
     return "_by_".join(filter(None, (endpoint.name, "_and_".join(variables))))
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def _parameter(parameter: Parameter, choices: Choices) -> dict[str, Any]:
+    known = {"enum": list(choices[parameter.name])} if parameter.name in choices else {}
     return {
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.place == "path",
         "description": parameter.description,
-        "schema": parameter.schema,
+        "schema": {**parameter.schema, **known},
     }
 
 
 def _refusal(endpoint: Endpoint, status: int) -> dict[str, Any]:
     foreign = endpoint.path.startswith(TENSORFLOW_PATHS)
     shapes = {JSON: reference("TensorFlowError")} if foreign else {MEDIA_TYPE: reference("Problem")}
-    return _response(HTTPStatus(status).phrase, shapes)
+    return _response(HTTPStatus(status).phrase, shapes, HEADERS_OF.get(status, {}))
 
 
-def _response(description: str, shapes: Mapping[str, Schema]) -> dict[str, Any]:
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+def _response(description: str, shapes: Mapping[str, Schema], more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    carried = {"X-Request-Id": "RequestId", **(more or {})}
+    headers = {name: {"$ref": f"#/components/headers/{kept}"} for name, kept in carried.items()}
     return {"description": description, "headers": headers, "content": _content(shapes)}
 
 

@@ -190,7 +190,7 @@ def _tensor(kind: str, *sizes: int) -> dict[str, Any]:
 
 
 NAME = Parameter("name", "The model's name.", text(), "path")
-NUMBER = Parameter("version", "The version's number: there is one, 1.", text(), "path")
+NUMBER = Parameter("version", "The version's number: there is one, 1.", text(enum=[VERSION]), "path")
 MODEL = "/v1/models/<name>"
 
 
