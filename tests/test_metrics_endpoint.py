@@ -66,6 +66,27 @@ def test_novelty_is_counted_where_the_bundle_knows_it() -> None:
     assert found["darkroom_unlike_pictures_total"] == 1
 
 
+def test_what_is_needed_to_see_drift_is_there_from_the_start(client: FlaskClient) -> None:
+    found = read(client)
+    for label in bundles.CLASSES:
+        assert found[f'darkroom_predictions_total{{label="{label}"}}'] == 0
+    [known] = [name for name in found if name.startswith("darkroom_model_info")]
+    assert re.fullmatch(r'darkroom_model_info{name="colours",weights_sha256="[0-9a-f]*"}', known)
+    assert found[known] == 1
+    assert 0 < found["darkroom_validation_accuracy"] <= 1
+    assert "darkroom_validation_unlike_ratio" not in found, "this bundle knows nothing of it"
+
+
+def test_novelty_is_counted_up_to_the_model_s_own_threshold() -> None:
+    novelty = {"score": "energy", "threshold": -3.5, "false_alarms": 0.05}
+    client = create_app(FormulaEngine(novelty=novelty), ServeConfig()).test_client()
+    upload(client, ("a", RED), ("grey", bundles.encoded((100, 100, 100))))
+    found = read(client)
+    assert found["darkroom_validation_unlike_ratio"] == 0.05
+    inside = found['darkroom_novelty_bucket{le="-3.5"}']
+    assert found["darkroom_novelty_count"] - inside == found["darkroom_unlike_pictures_total"] == 1
+
+
 def test_strangers_cannot_make_new_series(client: FlaskClient) -> None:
     before = set(read(client))
     for place in range(20):
