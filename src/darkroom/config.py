@@ -358,6 +358,8 @@ class ServeConfig(EngineConfig):
     """Address to listen on; 0.0.0.0 opens the server to the network."""
     port: int = 8000
     """Port to listen on."""
+    metrics_port: int | None = None
+    """Port for /metrics alone, to be kept inside; on --port with all else when not given, nowhere with 0."""
     threads: int = 4
     """Requests answered at the same time."""
     max_request_megabytes: float = 64
@@ -400,6 +402,9 @@ class ServeConfig(EngineConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 <= self.port <= 65535, f"--port is {self.port}: give a number from 0 to 65535")
+        own = self.metrics_port
+        check(own is None or 0 <= own <= 65535, f"--metrics-port is {own}: give a number from 0 to 65535")
+        check(not own or own != self.port, f"--metrics-port and --port are both {own}: give another, or neither")
         for name in (field.name for field in fields(self) if field.name.startswith("max_") or field.name == "threads"):
             value = getattr(self, name)
             unlimited = name == "max_requests_per_minute" and value == 0

@@ -18,7 +18,7 @@ def document() -> dict[str, Any]:
     """This interface as an OpenAPI 3.1 document."""
     info = service().engine.bundle
     choices = {"name": [info.name], "label": info.classes}
-    return openapi.document(ALL, title=f"darkroom: {info.name}", choices=choices, **_asks())
+    return openapi.document(_here(), title=f"darkroom: {info.name}", choices=choices, **_asks())
 
 
 def show() -> str:
@@ -30,11 +30,16 @@ def show() -> str:
             "summary": openapi.summary_of(endpoint),
             "statuses": openapi.statuses_of(endpoint, **_asks()),
         }
-        for endpoint in ALL
+        for endpoint in _here()
     ]
     shapes = {name: json.dumps(schema, indent=2) for name, schema in SCHEMAS.items()}
     info, limits = service().engine.bundle, service().limits
     return render_template("docs.html", info=info, endpoints=rows, shapes=shapes, limits=limits, **_asks())
+
+
+def _here() -> list[Endpoint]:
+    """What is answered at this port."""
+    return [endpoint for endpoint in ALL if not (gate().metrics_apart and endpoint.view is api.metrics)]
 
 
 def _asks() -> dict[str, bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app, g, request
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import TooManyRequests, Unauthorized
+from werkzeug.exceptions import NotFound, TooManyRequests, Unauthorized
 
 from darkroom.config import ServeConfig
 from darkroom.web.keys import Keys
@@ -13,24 +13,30 @@ from darkroom.web.pace import Pace, client_of
 
 HEADER = "X-Api-Key"
 
+METRICS = "api.metrics"
+
 FREE_OF_PACE = frozenset({"static", "api.health", "api.ready"})
 """What costs next to nothing, or is asked by whoever watches the server."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The keys that are accepted (None: no key is asked for), the pace, and the end points that are open to all."""
+    """The keys that are accepted (None: no key is asked for), the pace, and the end points that are open to all.
+
+    Where `metrics_apart`, they are answered at a port of their own only, and nothing else is there.
+    """
 
     keys: Keys | None
     pace: Pace | None
     open_endpoints: Collection[str]
+    metrics_apart: bool
 
     @classmethod
     def of(cls, settings: ServeConfig, open_endpoints: Collection[str]) -> "Gate":
         """The gate of `settings`; raises `UsageError` for keys that cannot be read."""
         keys = Keys.read(settings.api_keys) if settings.api_keys is not None else None
         pace = Pace(settings.max_requests_per_minute) if settings.max_requests_per_minute else None
-        return cls(keys, pace, frozenset(open_endpoints))
+        return cls(keys, pace, frozenset(open_endpoints), settings.metrics_port is not None)
 
     def require_key(self, key: str | None) -> None:
         """Raise werkzeug's 401 unless `key` is one of those accepted, or none is asked for."""
@@ -38,7 +44,10 @@ class Gate:
         self._refuse_strangers()
 
     def check(self) -> None:
-        """Hold the current request to all this; raises werkzeug's 401 or 429."""
+        """Hold the current request to all this; raises werkzeug's 401, 404 or 429."""
+        at_own_port = bool(request.environ.get("darkroom.metrics_port"))  # from our server
+        if self.metrics_apart and (request.endpoint == METRICS) != at_own_port:
+            raise NotFound(NotFound.description)
         if request.method == "OPTIONS":  # a browser asks so whether it may ask, without a key
             return
         self._identify(key_of_request())

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from flask import Flask
+from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
@@ -156,6 +157,7 @@ class ApplicationTask(WSGITask):  # type: ignore[misc]  # waitress has no types
         server, environ = self.channel.server, self.get_environment()
         if server.stopping:
             self.set_close_on_finish()
+        environ["darkroom.metrics_port"] = self.channel.is_for_metrics
         environ["darkroom.waited"] = time.monotonic() - getattr(self.request, "arrived", time.monotonic())
         try:
             server.proxy.apply(environ)
@@ -197,6 +199,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     def __init__(self, server: "Listener", *arguments: Any, **options: Any) -> None:
         super().__init__(server, *arguments, **options)
         self.answered = 0.0
+        self.is_for_metrics = False
 
     def parser_class(self, adjustments: Adjustments) -> HTTPRequestParser:
         """A request that begins to arrive, or that stands for an answer that failed."""
@@ -356,6 +359,30 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._metrics.watch("held_bytes", "Bytes of requests in memory.", lambda: self.memory.held)
 
 
+class MetricsDoor(wasyncore.dispatcher):  # type: ignore[misc]  # waitress has no types
+    """Another bound socket of a listener, for those who want its numbers and nothing else."""
+
+    def __init__(self, listener: Listener, bound: socket.socket) -> None:
+        super().__init__(bound, map=listener._map)
+        self.accepting = True
+        self._listener = listener
+
+    def readable(self) -> bool:
+        """Whether another connection may be let in."""
+        return not self._listener.in_connection_overflow
+
+    def writable(self) -> bool:
+        """Never: it only accepts."""
+        return False
+
+    def handle_accept(self) -> None:
+        """Take in a connection."""
+        with suppress(OSError):  # as waitress does: one that is gone already, or no descriptor left, ends nothing
+            accepted = self.accept()
+            if accepted is not None:
+                Channel(self._listener, *accepted, self._listener.adj, map=self._map).is_for_metrics = True
+
+
 def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
     never = 2**62  # what is held in memory is bounded elsewhere; no temporary files, no thread that waits for a reader
     return Adjustments(
@@ -365,7 +392,7 @@ def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
         inbuf_overflow=never,
         outbuf_overflow=never,
         outbuf_high_watermark=never,
-        connection_limit=settings.max_connections + 2,  # it counts the listening socket and the trigger, too
+        connection_limit=settings.max_connections + (3 if settings.metrics_port else 2),  # with all that listens
         channel_timeout=IDLE_SECONDS,
         cleanup_interval=1,
         ident="darkroom",
