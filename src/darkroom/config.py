@@ -386,6 +386,8 @@ class ServeConfig(EngineConfig):
     """Longest time that stopping waits for requests which are being answered."""
     api_keys: Path | None = None
     """File of API keys, made with `darkroom key`, one of which every prediction then needs; read at start."""
+    hosts: str = ""
+    """Names, separated by commas, under which alone the server answers, such as example.org; any when empty."""
     allow_origins: str = ""
     """Origins, separated by commas, whose pages may call the API (CORS), such as https://example.org."""
     frame_ancestors: str = ""
@@ -418,12 +420,15 @@ class ServeConfig(EngineConfig):
         check(self.max_connections <= most, f"--max-connections is {self.max_connections}: give at most {most}")
         check(0 <= self.stop_seconds < math.inf, f"--stop-seconds is {self.stop_seconds}: give 0 or more")
         check(1 <= self.proxy_hops <= 20, f"--proxy-hops is {self.proxy_hops}: give 1 to 20")
+        for host in origins(self.hosts):
+            known = re.fullmatch(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]", host)
+            check(known is not None, f"--hosts has {host!r}: give names without scheme and port, as in example.org")
         _check_origins("--allow-origins", self.allow_origins)
         _check_origins("--frame-ancestors", self.frame_ancestors)
 
 
 def origins(listed: str) -> frozenset[str]:
-    """The origins of a list with commas."""
+    """The origins, or names, of a list with commas."""
     return frozenset(origin.strip() for origin in listed.split(",") if origin.strip())
 
 

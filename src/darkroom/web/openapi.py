@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,7 @@ from darkroom.web.schemas import SCHEMAS, Schema, reference, text
 ALWAYS = (500, 503)
 BUSY = 429
 STRANGER = 401
+ELSEWHERE = 421
 
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key made with `darkroom key`."},
@@ -29,24 +31,34 @@ HEADERS = {
     "Authenticate": {"description": "How to send a key: as Bearer.", "schema": text()},
 }
 
-HEADERS_OF = {BUSY: {"Retry-After": "RetryAfter"}, 503: {"Retry-After": "RetryAfter"}}
-HEADERS_OF[STRANGER] = {"WWW-Authenticate": "Authenticate"}
+_COME_BACK = {"Retry-After": "RetryAfter"}
+HEADERS_OF = {STRANGER: {"WWW-Authenticate": "Authenticate"}, BUSY: _COME_BACK, 503: _COME_BACK}
 """What a refusal carries beside its id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """What a server asks for before it answers: keys, a pace, and one of its names."""
+
+    keys: bool
+    paced: bool
+    named: bool
+
 
 Choices = Mapping[str, Sequence[str]]
 """Names of parameters that this server takes certain values of only, and these."""
 
 
-def document(endpoints: Iterable[Endpoint], *, title: str, keys: bool, paced: bool, choices: Choices) -> dict[str, Any]:
-    """The whole document; `keys` and `paced` say whether the server asks for keys and limits the pace."""
+def document(endpoints: Iterable[Endpoint], *, title: str, asks: Asks, choices: Choices) -> dict[str, Any]:
+    """The whole document."""
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         operations = paths.setdefault(address_of(endpoint), {})
-        operations[endpoint.method.lower()] = _operation(endpoint, keys=keys, paced=paced, choices=choices)
+        operations[endpoint.method.lower()] = _operation(endpoint, asks, choices)
     components: dict[str, Any] = {
         "schemas": SCHEMAS,
         "headers": HEADERS,
-        **({"securitySchemes": SECURITY_SCHEMES} if keys else {}),
+        **({"securitySchemes": SECURITY_SCHEMES} if asks.keys else {}),
     }
     return {
         "openapi": "3.1.0",
@@ -71,14 +83,14 @@ def summary_of(endpoint: Endpoint) -> str:
     return (inspect.getdoc(endpoint.view) or endpoint.name).splitlines()[0]
 
 
-def statuses_of(endpoint: Endpoint, *, keys: bool, paced: bool) -> list[int]:
+def statuses_of(endpoint: Endpoint, asks: Asks) -> list[int]:
     """With what an end point may refuse."""
-    strangers = [STRANGER] if keys and not endpoint.is_open else []
-    return sorted({*endpoint.errors, *ALWAYS, *strangers, *([BUSY] if paced else [])})
+    more = {STRANGER: asks.keys and not endpoint.is_open, BUSY: asks.paced, ELSEWHERE: asks.named}
+    return sorted({*endpoint.errors, *ALWAYS, *(status for status, applies in more.items() if applies)})
 
 
-def _operation(endpoint: Endpoint, *, keys: bool, paced: bool, choices: Choices) -> dict[str, Any]:
-    errors = {str(status): _refusal(endpoint, status) for status in statuses_of(endpoint, keys=keys, paced=paced)}
+def _operation(endpoint: Endpoint, asks: Asks, choices: Choices) -> dict[str, Any]:
+    errors = {str(status): _refusal(endpoint, status) for status in statuses_of(endpoint, asks)}
     operation: dict[str, Any] = {
         "operationId": _name(endpoint),
         "summary": summary_of(endpoint),
@@ -89,7 +101,7 @@ def _operation(endpoint: Endpoint, *, keys: bool, paced: bool, choices: Choices)
         operation["parameters"] = [_parameter(parameter, choices) for parameter in endpoint.parameters]
     if endpoint.bodies:
         operation["requestBody"] = {"required": True, "content": _content(endpoint.bodies)}
-    if keys:
+    if asks.keys:
         operation["security"] = [] if endpoint.is_open else [{name: []} for name in SECURITY_SCHEMES]
     return operation
 
