@@ -271,7 +271,7 @@ def test_connections_beyond_the_bound_wait(engine: Engine) -> None:
             connection.close()
 
 
-def test_who_says_nothing_locks_nobody_out(engine: Engine) -> None:
+def test_who_says_nothing_locks_nobody_out(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     with serving(engine, max_connections=3) as server, contextlib.ExitStack() as held:
         silent = [held.enter_context(closing(connect(server))) for _ in range(8)]
         for _ in range(3):
@@ -279,6 +279,7 @@ def test_who_says_nothing_locks_nobody_out(engine: Engine) -> None:
             assert health(server) == 200
             assert time.monotonic() - begun < 8
         assert received(silent[0]) == b"", "the one that has been idle for longest is closed"
+    assert "connection limit" not in caplog.text, "a stranger could fill the log"
 
 
 def test_who_has_a_request_under_way_makes_no_room(gated: GatedEngine) -> None:

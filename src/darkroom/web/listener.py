@@ -4,6 +4,7 @@ A request that is refused here never reaches the application; it is answered in 
 """
 
 import io
+import logging
 import socket
 import threading
 import time
@@ -273,6 +274,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """Accepts connections on a bound socket."""
 
     channel_class = Channel
+    logger = logging.getLogger("waitress.listener")
 
     def __init__(self, app: Flask, settings: ServeConfig, bound: socket.socket) -> None:
         self.stopping = False

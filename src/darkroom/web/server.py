@@ -37,7 +37,11 @@ class Server:
         self._map = self._listener._map
         if settings.metrics_port:
             MetricsDoor(self._listener, self._listen_for_metrics(settings))
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is no news
+        for source in (
+            "waitress.queue",
+            "waitress.listener",
+        ):  # a short queue, or no place left for a moment, is no news
+            logging.getLogger(source).setLevel(logging.ERROR)
 
     @property
     def url(self) -> str:
