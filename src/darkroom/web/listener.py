@@ -22,7 +22,7 @@ from darkroom.config import ServeConfig
 from darkroom.web import tracing
 from darkroom.web.headers import SECURITY_HEADERS
 from darkroom.web.metrics import Metrics
-from darkroom.web.problems import refusal
+from darkroom.web.problems import respond_outside
 from darkroom.web.service import MEGA, Limits
 
 IDLE_SECONDS = 60
@@ -135,7 +135,8 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
     def execute(self) -> None:
         """Write the problem, note it, and close the connection."""
         error, server = self.request.error, self.channel.server
-        response = refusal(getattr(self.request, "path", ""), error.code, server.words_for(error))
+        path, accept = getattr(self.request, "path", ""), self.request.headers.get("ACCEPT", "")
+        response = respond_outside(server.app, error.code, server.words_for(error), path=path, accept=accept)
         body = response.get_data()
         trace = tracing.sane_id(self.request.headers.get("X_REQUEST_ID"))
         self.status = f"{error.code} {error.reason}"
@@ -232,6 +233,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = Channel
 
     def __init__(self, app: Flask, settings: ServeConfig, bound: socket.socket) -> None:
+        self.app = app
         self.stopping = False
         self.memory = Memory(int(settings.max_memory_megabytes * MEGA))
         self._limits = Limits.of(settings)
