@@ -73,12 +73,12 @@ def _take_one(context: BrowserContext, url: str, pictures: list[Path], folder: P
 def _take_plain(context: BrowserContext, url: str, pictures: list[Path], folder: Path, kind: str) -> None:
     page = context.new_page()
     page.goto(url)
-    _save(page, folder / f"empty-{kind}.png")
+    page.screenshot(path=folder / f"empty-{kind}.png", full_page=True)
     page.set_input_files("#files", pictures)
     page.get_by_role("button", name="Look at them").click()
     expect(page.locator(".card")).to_have_count(len(pictures))
     page.screenshot(path=folder / f"first-sight-{kind}.png")
-    _save(page, folder / f"results-{kind}.png")
+    page.screenshot(path=folder / f"results-{kind}.png", full_page=True)
 
 
 @contextmanager
@@ -98,8 +98,13 @@ def _context(browser: Browser, device: str, scheme: str, **options: bool) -> Ite
 
 
 def _save(page: Page, path: Path) -> None:
+    """Of the whole page, in a window of its height: `full_page` would show a phone's page as a computer's."""
+    height = page.evaluate("document.documentElement.scrollHeight")
+    before = page.viewport_size
+    page.set_viewport_size({**before, "height": max(height, before["height"])})
     page.wait_for_timeout(700)  # until bars have grown and pictures are there
-    page.screenshot(path=path, full_page=True)
+    page.screenshot(path=path)
+    page.set_viewport_size(before)
 
 
 def _pictures(bundle: Bundle, folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from darkroom.web import create_app
 from darkroom.web.keys import add_key
 from darkroom.web.papers import Papers, Sample
 from darkroom.web.server import Server
-from serving import FormulaEngine, running, serving
+from serving import RED, FormulaEngine, running, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -662,3 +662,12 @@ def test_the_pages_lead_to_each_other(page: "playwright.Page") -> None:
     playwright.expect(page.get_by_role("heading", level=1)).to_have_text("For programs")
     page.get_by_role("link", name="darkroom", exact=True).click()
     playwright.expect(page.get_by_role("heading", level=1)).to_have_text("What is in the picture?")
+
+
+@pytest.mark.slow
+def test_all_pages_are_photographed(browser: "playwright.Browser", sampled: Server, tmp_path: Path) -> None:
+    import screenshots
+
+    pictures = save(tmp_path, [("broken.png", b"x"), ("a.png", RED), ("b.png", RED)])
+    screenshots.take(browser, sampled.url, pictures, tmp_path / "screenshots")
+    assert len(list((tmp_path / "screenshots").glob("*.png"))) == 34
