@@ -131,7 +131,19 @@ def to_onnx(deployed: nn.Module, side: int) -> bytes:
         raise ExportError(f"PyTorch cannot export this network: {' '.join(str(error).split())[:300]}") from error
     if program is None:
         raise ExportError("PyTorch exported no ONNX graph: install the versions of constraints.txt")
-    graph: bytes = program.model_proto.SerializeToString()
+    return _without_origin(program.model_proto)
+
+
+def _without_origin(model: Any) -> bytes:
+    """The graph as a file, without what the exporter notes of each node: lines of code by their paths on this machine."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    for entry in (model, model.graph):
+        del entry.metadata_props[:]
+    graph: bytes = model.SerializeToString()
     return graph
 
 
