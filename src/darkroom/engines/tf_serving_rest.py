@@ -1,5 +1,6 @@
 """TensorFlow Serving over REST: numbers travel as JSON, for where only HTTP gets through."""
 
+import functools
 import http.client
 import io
 import json
@@ -72,7 +73,7 @@ class RestTransport(Transport):
         end = time.monotonic() + seconds
         try:
             with closing(self._kind(self._host, self._port, timeout=max(seconds, 0.001))) as connection:
-                connection.response_class = lambda sock, **given: _Response(sock, end, **given)
+                connection.response_class = functools.partial(_Response, end=end)  # type: ignore[assignment]
                 connection.connect()
                 connection.sock.settimeout(_left(end))
                 headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -115,7 +116,7 @@ class RestTransport(Transport):
 class _Response(http.client.HTTPResponse):
     """An answer whose head and body come in time, or raise `TimeoutError`."""
 
-    def __init__(self, sock: socket.socket, end: float, **given: Any) -> None:
+    def __init__(self, sock: socket.socket, *, end: float, **given: Any) -> None:
         super().__init__(sock, **given)
         self.fp.close()
         self.fp = io.BufferedReader(_Until(sock, end))
