@@ -48,9 +48,23 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds that a container may compute in a period, and the period; "max" where it is not bounded (cgroups v2)."""
+
+
 def available_cores() -> int:
     """Processors that this process may use, which containers keep below those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _quota(cores))
+
+
+def _quota(otherwise: int) -> int:
+    """Whole processors that the container's share of time amounts to, rounded up."""
+    try:
+        microseconds, period = map(int, CONTAINER_QUOTA.read_text().split())
+        return max(1, -(-microseconds // period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return otherwise
 
 
 def _memory() -> int | None:
