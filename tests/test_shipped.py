@@ -17,6 +17,7 @@ from PIL import Image
 import bundles
 from darkroom import cli, shipped
 from darkroom.bundle import Bundle
+from darkroom.engines.novelty import FALSE_ALARMS
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.errors import BundleError, RunError, UsageError
 from darkroom.export.drawn import drawn_pictures
@@ -83,6 +84,13 @@ def test_a_shipped_bundle_has_a_card_a_licence_and_no_picture_of_the_data(name: 
     assert f"{100 * info.metrics['test']['accuracy']['value']:.2f} %" in card
     assert info.provenance["licence"] == "mit"
     assert info.provenance["golden"] == "drawn"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_bundle_tells_what_is_unlike_its_data(name: str) -> None:
+    novelty = Bundle.open(SHIPPED[name]).info.novelty
+    assert novelty, "fit it on the validation pictures, as an export does"
+    assert 0 < novelty["false_alarms"] <= FALSE_ALARMS
 
 
 @pytest.mark.parametrize("name", SHIPPED)
