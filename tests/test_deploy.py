@@ -4,11 +4,13 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
 import tomllib
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -18,6 +20,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from PIL import Image
 
 from darkroom import cli
 from darkroom.config import ServeConfig
@@ -25,6 +28,7 @@ from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.web import systemd
 from darkroom.web.systemd import BYTES_A_PIXEL, unit
 from finished import Finished
+from pictures import encoded
 from serving import serving
 
 ROOT = Path(__file__).parents[1]
@@ -470,6 +474,50 @@ def test_the_unit_keeps_away_what_is_not_needed(tmp_path: Path) -> None:
     assert int(service["LimitNOFILE"]) > ServeConfig().max_connections
     low = section(unit(["darkroom"], tmp_path, ServeConfig(port=443)), "Service")
     assert low["AmbientCapabilities"] == "CAP_NET_BIND_SERVICE"
+
+
+def test_the_signal_of_a_host_loses_nothing_that_has_begun(folder: Path) -> None:
+    """The command as hosts start and stop it; large pictures, so that most of them still wait when the signal comes."""
+    picture = encoded(Image.new("RGB", (4000, 4000), (240, 10, 10)), "PNG")
+    command = [sys.executable, "-m", "darkroom", "serve", folder, "--port", "0", "--no-access-log"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, ThreadPoolExecutor(16) as pool:
+        try:
+            assert server.stderr is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+/", server.stderr.readline())
+            assert found
+            asked = [pool.submit(asked_for, f"{found[0]}api/v1/predict", picture) for _ in range(16)]
+            until_connected(f"{found[0]}metrics", 16)
+            server.send_signal(signal.SIGTERM)
+            signalled = time.monotonic()
+            answers = [future.result(60) for future in asked]
+            assert [label for label, _ in answers] == ["red"] * 16
+            assert sum(moment > signalled for _, moment in answers) >= 2, "they were under way"
+            server.communicate(timeout=40)
+        finally:
+            server.kill()
+    assert server.returncode == 0
+
+
+def asked_for(url: str, picture: bytes) -> tuple[str, float]:
+    """The label that a server gives a picture, and when."""
+    request = urllib.request.Request(url, picture, {"Content-Type": "image/png"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        return json.load(answer)["predictions"][0]["label"], time.monotonic()
+
+
+def until_connected(metrics: str, number: int) -> None:
+    """Wait until so many clients were taken in, those that are answered already included."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with urllib.request.urlopen(metrics, timeout=30) as answer:  # noqa: S310
+            text = answer.read().decode()
+        counted = r"^darkroom_requests_total\{[^}]*predict[^}]*\} (\S+)"
+        done = sum(map(float, re.findall(counted, text, re.MULTILINE)))
+        [held] = re.findall(r"^darkroom_connections (\S+)", text, re.MULTILINE)
+        if done + float(held) - 1 >= number:  # this very connection is one of them
+            return
+        time.sleep(0.02)
+    raise AssertionError(text)
 
 
 def test_odd_paths_stay_one_word(tmp_path: Path) -> None:

@@ -22,10 +22,12 @@ import pytest
 
 import bundles
 from darkroom.config import ServeConfig
+from darkroom.engines.base import Engine
 from darkroom.engines.choice import open_engine
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.errors import BundleError, EngineError, UsageError
 from darkroom.web import create_app
+from serving import serving
 
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install 'darkroom[tf-client]'")
 pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install 'darkroom[tf-client]'")
@@ -125,6 +127,14 @@ def test_a_closed_engine_says_so_and_closes_twice(folder: Path, url: str) -> Non
 def test_the_other_engine_is_the_default(folder: Path) -> None:
     with open_engine(folder, ServeConfig()) as engine:
         assert isinstance(engine, OnnxRuntimeEngine)
+
+
+def test_our_own_server_stands_in_for_tensorflow_serving(folder: Path, engine: Engine) -> None:
+    """It speaks the same protocol, so that clients can move between the two."""
+    with serving(engine) as server, open_engine(folder, settings(server.url)) as remote:
+        assert isinstance(remote, TfServingEngine)
+        for count in (1, 3, 40):
+            agrees(remote, count)
 
 
 # Versions, labels, readiness -----------------------------------------------------------------------------------------
