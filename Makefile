@@ -8,7 +8,7 @@ SERVING := benchmarks/.venv-serving
 PEERS ?= keras textbook
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-tf test-server bench-serving lint format reference docs bench clean $(KERAS)
+.PHONY: help run test test-all test-tf test-server bench-serving bench-soak lint format reference docs bench clean $(KERAS)
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ $(SERVING)/.made-from-requirements: benchmarks/requirements-serving.txt
 
 bench-serving: $(STAMP) $(SERVING)/.made-from-requirements  ## measure the server of RUN=… beside its peers, into benchmarks/results/
 	$(BIN)/python benchmarks/served_speed.py $(or $(RUN),runs/digits) $(ARGS)
+
+bench-soak: $(STAMP)  ## half an hour of too much load on RUN=…, with broken pictures and killed workers (ARGS=…)
+	$(BIN)/python benchmarks/soak.py $(or $(RUN),cifar10) $(ARGS)
 
 clean:  ## remove what was built here; runs/ stays
 	rm -rf .venv $(KERAS) $(SERVING) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov build dist src/*.egg-info

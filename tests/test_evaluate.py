@@ -280,7 +280,7 @@ def test_weights_that_are_not_finite_are_found(copied: Finished) -> None:
     assert copied.run.metrics.read_bytes() == before
 
 
-FIGURES = ("confusion_matrix", "per_class", "confused_pairs", "reliability", "worst_mistakes")
+FIGURES = ("confusion_matrix", "per_class", "confused_pairs", "reliability", "worst_mistakes", "surest_mistakes")
 
 
 @pytest.mark.parametrize("split", SPLITS)

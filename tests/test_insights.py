@@ -61,6 +61,7 @@ def deduced(
     epochs: tuple[int, int] = (2, 3),
     interval: tuple[float, float] = (0.91, 0.94),
     threshold: float = 0.5,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Insights of drawn numbers.
 
@@ -84,7 +85,12 @@ def deduced(
         rows[best - 1] |= dict(zip(("train_accuracy", "validation_accuracy"), reached, strict=True))
     config = {
         "data": {"counts": {"train": dict(zip(names, train or [100] * len(names), strict=True))}},
-        "training": {"result": {"best_epoch": best, "epochs": planned}},
+        "training": {
+            "result": {"best_epoch": best, "epochs": planned, "seconds": 100.0},
+            "device": device,
+            "threads": 2,
+        },
+        "hardware": {"memory_bytes": 8e9},
         "network": {"layers": LAYERS},
     }
     metrics = {"test": block, "temperature": 1.0, "threshold": threshold}
@@ -207,6 +213,16 @@ def test_training_is_told_by_its_best_epoch_and_median_speed() -> None:
     }
     assert deduced(epochs=(0, 3))["training"] == {}, "what was there before the first epoch stayed the best"
     assert "longer" not in deduced(epochs=(0, 0))["advice"]
+
+
+def test_energy_is_estimated_for_processors_only() -> None:
+    watts = 2 * 12 + 8 * 0.3725
+    assert deduced()["energy"] == {
+        "joules": pytest.approx(100 * watts),
+        "watts_a_core": 12.0,
+        "watts_a_gigabyte": 0.3725,
+    }
+    assert deduced(device="cuda")["energy"] == {}
 
 
 def test_layers_are_told_by_stages() -> None:

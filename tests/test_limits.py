@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 import bundles
 from darkroom.config import ServeConfig
-from darkroom.engines import prediction
+from darkroom.engines import decoding
 from darkroom.engines.base import Engine
-from darkroom.engines.prediction import Failure, Prediction, decode_pictures, predict_pictures
+from darkroom.engines.decoding import Bounds, decode_pictures
+from darkroom.engines.prediction import Failure, Prediction, predict_pictures
 from darkroom.errors import ImageError, UsageError
 from darkroom.preprocess import load, opened
 from darkroom.web import OPEN, create_app
@@ -333,7 +334,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             opened.wait(20)
         return load(content, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prediction, "load", decode)
+    monkeypatch.setattr(decoding, "load", decode)
     yield opened
     opened.set()
 
@@ -342,11 +343,11 @@ def test_a_picture_that_takes_too_long_is_given_up_and_the_others_are_not(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = ThreadPoolExecutor(2)
-    monkeypatch.setattr(prediction, "available_cores", lambda: 2)
-    monkeypatch.setattr(prediction, "_decoders", lambda: pool)
+    monkeypatch.setattr(decoding, "available_cores", lambda: 2)
+    monkeypatch.setattr(decoding, "_decoders", lambda: pool)
     begun = time.monotonic()
     sources = [("a", RED), ("b", b"stuck"), ("c", RED)]
-    answers = predict_pictures(FormulaEngine(), sources, max_seconds=0.3)
+    answers = predict_pictures(FormulaEngine(), sources, bounds=Bounds(max_seconds=0.3))
     assert time.monotonic() - begun < 10
     assert [type(answer) for answer in answers] == [Prediction, Failure, Prediction]
     assert "takes longer than 0.3 s" in answers[1].error  # type: ignore[union-attr]
@@ -356,16 +357,16 @@ def test_a_picture_that_is_stuck_takes_the_time_of_no_other(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = ThreadPoolExecutor(2)
-    monkeypatch.setattr(prediction, "available_cores", lambda: 2)
-    monkeypatch.setattr(prediction, "_decoders", lambda: pool)
+    monkeypatch.setattr(decoding, "available_cores", lambda: 2)
+    monkeypatch.setattr(decoding, "_decoders", lambda: pool)
     sources = [("stuck", b"stuck"), *((str(place), RED) for place in range(9))]
-    answers = predict_pictures(FormulaEngine(), sources, max_seconds=0.3)
+    answers = predict_pictures(FormulaEngine(), sources, bounds=Bounds(max_seconds=0.3))
     assert [type(answer) for answer in answers] == [Failure, *[Prediction] * 9]
 
 
 def test_without_a_bound_decoding_is_waited_for(stuck: threading.Event) -> None:
     threading.Timer(0.3, stuck.set).start()
-    [decoded] = decode_pictures([b"stuck"], bundles.CONTRACT)
+    [decoded] = decode_pictures([b"stuck"], bundles.CONTRACT, Bounds())
     assert isinstance(decoded, ImageError)
     assert "not a picture" in str(decoded)
 

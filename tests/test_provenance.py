@@ -40,7 +40,8 @@ def test_a_container_has_the_cores_that_its_share_of_time_amounts_to(
 ) -> None:
     if quota is not None:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(provenance, "CONTAINER_QUOTA", tmp_path / "cpu.max")
+    bound = provenance._quota(tmp_path / "cpu.max")
+    monkeypatch.setattr(provenance, "_quota", lambda: bound)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert provenance.available_cores() == cores
 

@@ -101,6 +101,11 @@ class BundleInfo:
         """The name under which a model server knows the model: letters, digits, `.`, `_` and `-` of ASCII."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "model"
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the bundle says, the hashes of its files among it."""
+        return _sha256(self.to_text())
+
     def to_text(self) -> str:
         """The one serialisation of bundle.json: the file must equal it byte for byte."""
         content: dict[str, Any] = {"format": FORMAT} | {part.name: getattr(self, part.name) for part in fields(self)}

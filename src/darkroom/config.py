@@ -318,6 +318,9 @@ class EngineConfig:
 
     engine: EngineName = "onnxruntime"
     """ONNX Runtime inside of the server, or a TensorFlow Serving that runs elsewhere."""
+    workers: int | None = None
+    """Processes that decode pictures and run ONNX Runtime, a picture each at a time: one a core when not given; with 0,
+    threads of the server do it."""
     tf_serving_url: str = ""
     """Where that TensorFlow Serving listens: grpc://HOST:8500 or http://HOST:8501 (grpcs and https with TLS)."""
     tf_serving_model: str = ""
@@ -334,6 +337,7 @@ class EngineConfig:
     """Most pictures in one request to TensorFlow Serving; at most the max_batch_size that it was started with."""
 
     def __post_init__(self) -> None:
+        check(self.workers is None or 0 <= self.workers <= 256, f"--workers is {self.workers}: give 0 to 256 processes")
         url, remote = self.tf_serving_url, self.engine == "tf-serving"
         check(bool(url) or not remote, "--engine tf-serving asks a server: say where with --tf-serving-url")
         check(remote or not url, f"--tf-serving-url {url} is asked by --engine tf-serving only: give both")

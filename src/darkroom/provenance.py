@@ -1,9 +1,11 @@
 """Where a result comes from: versions, hardware and commit, for config.json."""
 
+import math
 import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,23 +50,20 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds that a container may compute in a period, and the period; "max" where it is not bounded (cgroups v2)."""
-
-
 def available_cores() -> int:
     """Processors that this process may use, which containers keep below those of the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _quota(cores))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, _quota()))
 
 
-def _quota(otherwise: int) -> int:
-    """Whole processors that the container's share of time amounts to, rounded up."""
+@cache
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Processors that the control group of a container has time for, rounded up; many where it sets no bound."""
     try:
-        microseconds, period = map(int, CONTAINER_QUOTA.read_text().split())
-        return max(1, -(-microseconds // period))
-    except (OSError, ValueError, ZeroDivisionError):
-        return otherwise
+        quota, period = path.read_text(encoding="ascii").split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no such group, or the word max
+        return 2**31
 
 
 def _memory() -> int | None:

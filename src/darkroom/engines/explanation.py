@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from darkroom.engines.base import Engine
-from darkroom.errors import UsageError
-from darkroom.preprocess import MAX_PIXELS, load
+from darkroom.engines.decoding import USUAL_BOUNDS, Bounds
+from darkroom.errors import ImageError, UsageError
 
 CELLS = 8
 """Cells along each side of the map, where the picture has as many pixels (judgement: 50 answers a picture)."""
@@ -32,8 +32,7 @@ def explain(
     content: bytes,
     *,
     label: str | None = None,
-    max_pixels: int = MAX_PIXELS,
-    max_seconds: float | None = None,
+    bounds: Bounds = USUAL_BOUNDS,
 ) -> Explanation:
     """The map of one picture for `label`, or for its best class.
 
@@ -45,7 +44,9 @@ def explain(
     classes = engine.bundle.classes
     if label is not None and label not in classes:
         raise UsageError(f"the model knows no class {label!r}: give one of its {len(classes)} classes")
-    pixels = load(content, engine.bundle.preprocessing, max_pixels=max_pixels, max_seconds=max_seconds)
+    [pixels] = engine.read([content], bounds)
+    if isinstance(pixels, ImageError):
+        raise pixels
     hidden = squares(pixels.shape[0], pixels.shape[1])  # (S, h, w) cells
     logits = engine.logits(np.concatenate([pixels[None], _hide(pixels, hidden)]))
     place = int(logits[0].argmax()) if label is None else classes.index(label)

@@ -19,7 +19,8 @@ from darkroom.progress import say
 from darkroom.runs import Predictions, Run
 
 SPLITS = ("validation", "test")
-MISTAKES = 20
+MISTAKES = {"worst_mistakes": 15, "surest_mistakes": 5}
+"""Figures of them, for a page and for a slide, where letters must be larger, and how many each shows."""
 PAIRS = 15
 LOOKS = 9
 """Pictures named rightly, and as many mistakes, whose evidence is shown."""
@@ -115,15 +116,15 @@ def _draw(run: Run, dataset: DataSet, predictions: Predictions, metrics: Mapping
         ece=block["ece"],
         threshold=metrics["threshold"],
     )
-    worst = worst_mistakes(predictions.labels, answers, MISTAKES)
-    said = answers[worst].argmax(axis=1)
-    draw.worst_mistakes(
-        run.figure(f"worst_mistakes_{split}"),
-        pixels=np.asarray(dataset.pixels[predictions.ids[worst]]),
-        true=[classes[label] for label in predictions.labels[worst]],
-        predicted=[classes[label] for label in said],
-        confidence=answers[worst].max(axis=1).tolist(),
-    )
+    for name, most in MISTAKES.items():
+        worst = worst_mistakes(predictions.labels, answers, most)
+        draw.worst_mistakes(
+            run.figure(f"{name}_{split}"),
+            pixels=np.asarray(dataset.pixels[predictions.ids[worst]]),
+            true=[classes[label] for label in predictions.labels[worst]],
+            predicted=[classes[label] for label in answers[worst].argmax(axis=1)],
+            confidence=answers[worst].max(axis=1).tolist(),
+        )
     _draw_maps(run, dataset, predictions, answers, split)
     best = run.read_config()["training"]["result"]["best_epoch"]
     if history := run.read_history():  # a frozen network has none

@@ -131,7 +131,7 @@ def worst_mistakes(
     columns, number = 5, min(len(pixels), 20)
     width = (WIDTH - 2 * MARGIN) / columns
     side = width - 0.14
-    pitch = side + 0.5
+    pitch = side + 0.54
     rows = -(-number // columns)
     sheet = Sheet(
         max(rows * pitch, 0.35),
@@ -144,12 +144,12 @@ def worst_mistakes(
         left, top = MARGIN + place % columns * width, sheet.top + place // columns * pitch
         sheet.picture(pixels[place], left, top, width=side, height=side)
         surely = style.percent(confidence[place])
-        room = side - style.width_of(surely, size=7.5, weight="bold") - 0.1
-        sheet.text(left, top + side + 0.11, predicted[place], size=7.5, weight="bold", color=VERMILLION, width=room)
+        room = side - style.width_of(surely, size=8.5, weight="bold") - 0.1
+        sheet.text(left, top + side + 0.12, predicted[place], size=8.5, weight="bold", color=VERMILLION, width=room)
         sheet.text(
-            left + side, top + side + 0.11, surely, size=7.5, weight="bold", color=VERMILLION, horizontal="right"
+            left + side, top + side + 0.12, surely, size=8.5, weight="bold", color=VERMILLION, horizontal="right"
         )
-        sheet.text(left, top + side + 0.25, f"is {true[place]}", size=7.5, color=MUTED, width=side)
+        sheet.text(left, top + side + 0.28, f"is {true[place]}", size=8.5, color=MUTED, width=side)
     return sheet.save(path)
 
 

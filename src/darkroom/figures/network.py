@@ -18,7 +18,7 @@ TALLEST, LOWEST, WIDEST, NARROWEST = 1.25, 0.12, 0.34, 0.07
 """Inches of a volume's front."""
 LINE = 0.125
 """Inches from one line of a label to the next."""
-KIND_LINES = 6
+KIND_LINES = 8
 """Lines that name the layers of one volume."""
 PASSING = ("Identity", "Flatten", "Dropout")
 """Layers of pre-trained networks that compute nothing where they are used."""
@@ -123,7 +123,7 @@ def _label(volume: _Volume, width: float) -> list[str]:
     shape = "×".join(str(side) for side in volume.shape)
     kinds: list[str] = []
     for place, kind in enumerate(volume.kinds):
-        lines = style.wrap(kind, width, lines=2, size=SMALL)
+        lines = style.wrap(kind, width, lines=3, size=SMALL)
         if len(kinds) + len(lines) > KIND_LINES:
             kinds = [*kinds[: KIND_LINES - 1], f"+ {len(volume.kinds) - place} more kinds"]
             break

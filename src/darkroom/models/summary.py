@@ -101,6 +101,7 @@ def _kind(module: nn.Module) -> str:
     names = {
         "Normalise": "normalise",
         "BatchNorm2d": "batch normalisation",
+        "BatchNormAct2d": "batch normalisation",
         "MaxPool2d": "max pooling 2×2",
         "AdaptiveMaxPool2d": "global max pooling",
         "Linear": "fully connected",

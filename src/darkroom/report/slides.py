@@ -353,7 +353,7 @@ class Talk:
 
     def mistakes(self) -> None:
         """The surest mistakes as pictures."""
-        if "worst_mistakes" not in self.figures or not self.value("insights.mistakes.n"):
+        if "surest_mistakes" not in self.figures or not self.value("insights.mistakes.n"):
             return
         sure = self.tell("insights.mistakes.sure", "count") if self.value("insights.mistakes.sure") else None
         bound = self.tell("insights.mistakes.sure_from", "whole percent")
@@ -364,7 +364,7 @@ class Talk:
             notes="These are the mistakes of which the network is surest, with the true class, the answer and its "
             "confidence. Some may be wrong labels; most show what it has not understood.",
         )
-        path = self.figures["worst_mistakes"].with_suffix(".png")
+        path = self.figures["surest_mistakes"].with_suffix(".png")
         slide.picture(path, WHOLE, words="pictures put into a wrong class with high confidence")
 
     def comparison(self) -> None:

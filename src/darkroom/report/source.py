@@ -17,7 +17,15 @@ from darkroom.preprocess import Preprocessing, decode, load, used_part
 from darkroom.report.insights import insights_of
 from darkroom.runs import Run
 
-BY_SPLIT = ("confusion_matrix", "per_class", "confused_pairs", "reliability", "worst_mistakes", "activation_maps")
+BY_SPLIT = (
+    "confusion_matrix",
+    "per_class",
+    "confused_pairs",
+    "reliability",
+    "worst_mistakes",
+    "surest_mistakes",
+    "activation_maps",
+)
 OF_THE_RUN = ("samples", "class_balance", "preprocessing", "network", "augmentation", "learning_curves")
 
 

@@ -23,6 +23,8 @@ def create_app(engine: Engine, settings: ServeConfig, papers: Papers | None = No
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the attribute as its base class
     service = Service(engine, Limits.of(settings), settings.max_decode_seconds, papers or Papers())
     service.limits.apply(app)
+    for name, (text, value) in engine.watched().items():
+        service.metrics.watch(name, text, value)
     app.extensions["darkroom"] = service
     tracing.register(app)  # first, so that it sees what all others did
     gate.register(app, gate.Gate.of(settings, OPEN))

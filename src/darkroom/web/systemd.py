@@ -53,8 +53,8 @@ UMask=0077
 WantedBy=multi-user.target
 """
 
-ENGINE_MEGABYTES = 600
-"""Beside requests and pictures: the processes and their model."""
+SERVER_MEGABYTES, WORKER_MEGABYTES = 400, 400
+"""Of the server and of each of its workers with a model of usual size, beside requests and pictures."""
 
 BYTES_A_PIXEL = 12
 """Of a picture while it is decoded: with transparency, without, and on its background."""
@@ -67,14 +67,14 @@ def unit(program: Sequence[str], bundle: Path, settings: ServeConfig) -> str:
         name=_escaped(bundle.resolve().name),
         command=" ".join(map(_quoted, words)),
         stop=round(settings.stop_seconds) + 10,
-        memory=round(ENGINE_MEGABYTES + settings.max_memory_megabytes + _pictures(settings)),
+        memory=round(SERVER_MEGABYTES + settings.max_memory_megabytes + _workers(settings)),
         capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.port < 1024 else "",
     )
 
 
-def _pictures(settings: ServeConfig) -> float:
-    """Megabytes that pictures take where as many are decoded as there are cores."""
-    return BYTES_A_PIXEL * settings.max_megapixels * available_cores()
+def _workers(settings: ServeConfig) -> float:
+    """Megabytes of all workers, each with a picture of the largest size."""
+    return (settings.workers or available_cores()) * (WORKER_MEGABYTES + BYTES_A_PIXEL * settings.max_megapixels)
 
 
 def _options(settings: ServeConfig) -> Iterator[str]:

@@ -15,7 +15,7 @@ from flask import Blueprint, g, request
 from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 
 from darkroom.engines.base import Answers
-from darkroom.engines.prediction import decode_pictures, name_answers
+from darkroom.engines.prediction import name_answers
 from darkroom.errors import ImageError
 from darkroom.web.endpoints import JSON, Endpoint, Parameter, add_to, open_names
 from darkroom.web.schemas import reference, text
@@ -122,12 +122,7 @@ def _encoded(rows: Sequence[Any]) -> npt.NDArray[np.uint8]:
     """uint8 (N, H, W, 3) of files in base64; raises werkzeug's 400."""
     shared = service()
     contents = [_content(row, place) for place, row in enumerate(rows)]
-    decoded = decode_pictures(
-        contents,
-        shared.engine.bundle.preprocessing,
-        max_pixels=shared.limits.pixels,
-        max_seconds=shared.decode_seconds,
-    )
+    decoded = shared.engine.read(contents, shared.bounds)
     for place, it in enumerate(decoded):
         if isinstance(it, ImageError):
             raise BadRequest(f"Row {place}: {it}.")
