@@ -125,7 +125,7 @@ def test_a_closed_engine_says_so_and_closes_twice(folder: Path, url: str) -> Non
 
 
 def test_the_other_engine_is_the_default(folder: Path) -> None:
-    with open_engine(folder, ServeConfig()) as engine:
+    with open_engine(folder, ServeConfig(workers=0)) as engine:
         assert isinstance(engine, OnnxRuntimeEngine)
 
 
