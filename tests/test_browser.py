@@ -242,7 +242,7 @@ def test_answers_can_be_saved(page: "playwright.Page", tmp_path: Path) -> None:
     page.set_input_files("#files", save(tmp_path, pictures))
     playwright.expect(page.locator("#summary")).to_contain_text("3 without an answer")
     rows = list(csv.DictReader(io.StringIO(saved(page, "Save as CSV"))))
-    assert list(rows[0]) == ["name", "label", "confidence", "sure", "error", *bundles.CLASSES]
+    assert list(rows[0]) == ["name", "label", "confidence", "sure", "unlike", "error", *bundles.CLASSES]
     assert [row["name"].lstrip("'") for row in rows] == [name for name, _ in pictures]
     assert rows[-1]["name"] == '\'=1,"+2".png'
     assert sum(bool(row["error"]) for row in rows) == 3

@@ -155,7 +155,7 @@ def test_the_description_asks_for_the_key(guarded: FlaskClient) -> None:
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     predict, health = (document["paths"][path] for path in ("/api/v1/predict", "/healthz"))
     assert predict["post"]["security"] == [{"bearer": []}, {"header": []}]
-    assert "401" in predict["post"]["responses"]
+    assert "WWW-Authenticate" in predict["post"]["responses"]["401"]["headers"]
     assert health["get"]["security"] == []
     assert "401" not in health["get"]["responses"]
 
@@ -233,7 +233,8 @@ def test_who_asks_too_often_is_told_when_to_come_back(engine: Engine) -> None:
     for url in ("/healthz", "/readyz"):
         assert [client.get(url).status_code for _ in range(20)] == [200] * 20
     document = create_app(engine, ServeConfig(max_requests_per_minute=60)).test_client().get("/api/v1/openapi.json")
-    assert "429" in document.get_json()["paths"]["/api/v1/predict"]["post"]["responses"]
+    responses = document.get_json()["paths"]["/api/v1/predict"]["post"]["responses"]
+    assert "Retry-After" in responses["429"]["headers"]
 
 
 def test_the_pace_is_that_of_the_key(engine: Engine, key_file: Path, key: str) -> None:
@@ -281,6 +282,54 @@ def test_origins_on_the_list_may_call_the_interface_only(engine: Engine, key_fil
         assert "Access-Control-Allow-Origin" not in response.headers
         assert "Origin" in response.headers["Vary"]
     assert "Access-Control-Allow-Origin" not in client.get("/", headers=ours).headers
+
+
+# ---- names ----
+
+ODD_HOSTS = [
+    "",
+    "evil.example",
+    "example.org.evil.example",
+    "example.org, evil.example",
+    "a b",
+    "<script>",
+    "[::1",
+    ":80",
+]
+ODD_HOSTS += ["example.org@evil.example", "example.org:80:80", "x" * 60, "example.org/..", "\xe9"]
+
+
+@pytest.mark.parametrize(
+    "host", ["example.org", "EXAMPLE.org:8000", "example.org.", "[::1]", "[::1]:80", "127.0.0.1:1"]
+)
+def test_the_server_answers_under_its_names(engine: Engine, host: str) -> None:
+    client = create_app(engine, ServeConfig(hosts="example.org, [::1],127.0.0.1")).test_client()
+    for url in ("/", "/api/v1/model"):
+        assert client.get(url, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+def test_under_other_names_only_probes_are_answered(engine: Engine, host: str) -> None:
+    client = create_app(engine, ServeConfig(hosts="example.org")).test_client()
+    for url in ("/", "/api/v1/model", "/metrics", "/static/darkroom.css", "/missing"):
+        assert_problem(client.get(url, headers={"Host": host}), 421, "not asked under that name")
+    document = client.get("/api/v1/openapi.json", base_url="http://example.org").get_json()
+    assert "421" in document["paths"]["/api/v1/predict"]["post"]["responses"]
+    for url in ("/healthz", "/readyz"):
+        assert client.get(url, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+def test_without_a_list_odd_names_do_no_harm(engine: Engine, host: str) -> None:
+    response = create_app(engine, ServeConfig()).test_client().get("/", headers={"Host": host})
+    assert response.status_code in (200, 400)
+    assert "<script>" not in response.text
+
+
+@pytest.mark.parametrize("hosts", ["https://example.org", "example.org:80", "a b"])
+def test_names_that_are_none_are_one_line(hosts: str) -> None:
+    with pytest.raises(UsageError, match=r"--hosts has .* without scheme and port"):
+        ServeConfig(hosts=hosts)
 
 
 # ---- frames ----

@@ -515,7 +515,10 @@ def test_the_places_of_rest_follow_its_documentation() -> None:
     assert _place(Asked("m", None, "a/b")) == "/v1/models/m/labels/a%2Fb"
 
 
-def test_the_page_answers_through_it_and_says_when_it_cannot(folder: Path, fake: FakeServing, url: str) -> None:
+def test_the_page_answers_through_it_and_says_when_it_cannot(
+    folder: Path, fake: FakeServing, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.web.readiness.FRESH_SECONDS", 0.0)
     with open_engine(folder, settings(url)) as engine:
         client = create_app(engine, ServeConfig()).test_client()
         form = {"files": (io.BytesIO(bundles.encoded((230, 20, 20))), "red.png")}

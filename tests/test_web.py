@@ -219,6 +219,7 @@ def test_an_engine_that_fails_is_503_without_its_words(url: str, caplog: pytest.
     with caplog.at_level(logging.ERROR):
         response = client.get(url) if url == "/readyz" else upload(client, ("a.png", RED), url=url)
     assert_problem(response, 503)
+    assert response.headers["Retry-After"] == "1"
     assert "secret" not in response.text
     assert "secret" in caplog.text
     assert client.get("/healthz").status_code == 200

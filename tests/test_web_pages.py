@@ -111,6 +111,16 @@ def test_answers_as_csv(client: FlaskClient) -> None:
             assert row["sure"] == ("yes" if float(row["confidence"]) >= 0.6 else "no")
 
 
+def test_the_csv_says_what_is_unlike_where_the_model_knows() -> None:
+    novelty = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
+    for known, said in ((novelty, ["no", "yes", ""]), ({}, ["", "", ""])):
+        client = create_app(FormulaEngine(novelty=known), ServeConfig()).test_client()
+        contents = [RED, bundles.encoded((100, 100, 100)), b"broken"]
+        files = [(io.BytesIO(content), "a") for content in contents]
+        rows = csv.DictReader(io.StringIO(client.post("/", data={"files": files, "as": "csv"}).text))
+        assert [row["unlike"] for row in rows] == said
+
+
 def test_answers_as_json(client: FlaskClient) -> None:
     response = client.post("/", data=form("a.png", **{"as": "json"}))
     assert response.content_type == "application/json"

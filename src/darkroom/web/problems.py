@@ -14,6 +14,9 @@ MEDIA_TYPE = "application/problem+json"
 
 KEPT_HEADERS = frozenset({"allow", "retry-after", "www-authenticate"})
 
+COME_BACK_SECONDS = 1
+"""What Retry-After says to those who are refused because of others, or of the engine."""
+
 TENSORFLOW_PATHS = "/v1/"
 """Below it, errors have the shape of TensorFlow Serving's, `{"error": …}`, since its clients read them there."""
 
@@ -63,7 +66,9 @@ def _on_http_error(error: HTTPException) -> Response:
 
 
 def _on_engine_error(error: EngineError) -> Response:
-    return respond(503, engine_trouble(error))
+    response = respond(503, engine_trouble(error))
+    response.headers["Retry-After"] = str(COME_BACK_SECONDS)
+    return response
 
 
 def _on_bug(error: Exception) -> Response:
