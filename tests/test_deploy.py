@@ -216,6 +216,14 @@ def test_the_unit_leaves_memory_enough(tmp_path: Path, monkeypatch: pytest.Monke
     assert "--max-megapixels 40" in (DEPLOY / "vm.md").read_text()
 
 
+def test_strangers_read_no_metrics() -> None:
+    """The port that leads outside is not the one of /metrics; Compose keeps both on its machine, nginx shuts it."""
+    for host in ("kubernetes", "fly", "cloud run"):
+        settings = served(hosts()[host][0])
+        assert settings.metrics_port not in (None, settings.port), host
+    assert '"--metrics-port", "0"' in (DEPLOY / "huggingface-spaces.md").read_text()
+
+
 def test_a_stop_is_over_before_the_host_kills() -> None:
     assert served(hosts()["cloud run"][0]).stop_seconds < 10
     for service in (COMPOSE, BEHIND["page"]):
@@ -346,7 +354,12 @@ def test_pods_have_no_rights(pod: dict[str, Any], container: dict[str, Any]) -> 
 
 def test_probes_ask_what_exists_and_stops_are_long_enough(pod: dict[str, Any], container: dict[str, Any]) -> None:
     settings = served(container["args"])
-    assert container["ports"] == [{"name": "http", "containerPort": settings.port}]
+    assert container["ports"] == [
+        {"name": "http", "containerPort": settings.port},
+        {"name": "metrics", "containerPort": settings.metrics_port},
+    ]
+    told = CLUSTER["deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert told["prometheus.io/port"] == str(settings.metrics_port)
     paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/healthz"}
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -375,7 +388,8 @@ def test_pods_ask_nobody() -> None:
     spec = CLUSTER["network"]["spec"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
     assert spec["egress"] == []
-    assert spec["ingress"][0]["from"]
+    assert all(rule["from"] for rule in spec["ingress"])
+    assert [rule["ports"] for rule in spec["ingress"]] == [[{"port": "http"}], [{"port": "metrics"}]]
 
 
 def test_limits_agree_with_those_in_front() -> None:
@@ -400,7 +414,8 @@ def test_limits_agree_with_those_in_front() -> None:
 
 def test_fly_starts_a_server_that_it_finds() -> None:
     settings = served(shlex.split(FLY["processes"]["app"]))
-    assert settings.port == FLY["http_service"]["internal_port"] == FLY["metrics"]["port"]
+    assert settings.port == FLY["http_service"]["internal_port"]
+    assert settings.metrics_port == FLY["metrics"]["port"]
     assert settings.proxy_hops == 2
     assert FLY["http_service"]["force_https"] is True
     assert FLY["http_service"]["checks"][0]["path"] == "/readyz"
