@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from PIL import Image
+from PIL import ExifTags, Image
 from werkzeug.test import TestResponse
 
 import bundles
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
+from darkroom.preprocess import Preprocessing
 from darkroom.web import create_app
 from darkroom.web.docs import ALL
 from darkroom.web.endpoints import JSON
@@ -321,11 +322,31 @@ def test_where_a_class_is_seen_is_told(explaining: FlaskClient) -> None:
         document = explaining.get("/api/v1/openapi.json").get_json()
         assert faults(content, shape_of(document, "/api/v1/explain", "post", response), document) == []
         assert content["label"] == label
+        assert content["box"] == [0, 0, 1, 1]
         rows = content["weights"]
         assert (len(rows), len(rows[0])) == (8, 8)
         assert all(row[place] == 1 and row[-1 - place] == 0 for row in rows)
     best = explaining.post("/api/v1/explain", data=RED, content_type="image/png").get_json()
     assert best["label"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("changes", "box"),
+    [
+        ({}, [0, 0.166667, 1, 0.833333]),  # the file holds it lying: upright it is 32 pixels wide and 48 high
+        ({"crop_fraction": 0.875}, [0.0625, 0.208333, 0.9375, 0.791667]),
+        ({"resize": "stretch"}, [0, 0, 1, 1]),
+        ({"resize": "pad"}, [-0.181818, 0, 1.272727, 1]),  # 11 of 16 pixels, the odd bar right
+    ],
+)
+def test_where_the_explained_part_lies_is_told(changes: dict[str, Any], box: list[float]) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stream = io.BytesIO()
+    Image.new("RGB", (48, 32), (240, 10, 10)).save(stream, "JPEG", exif=exif)
+    client = create_app(FormulaEngine(preprocessing=Preprocessing(16, 16, **changes)), ServeConfig()).test_client()
+    found = client.post("/api/v1/explain", data=stream.getvalue(), content_type="image/jpeg").get_json()
+    assert found["box"] == box
 
 
 def test_explaining_refuses_what_it_must(explaining: FlaskClient) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from darkroom.engines.base import Engine
 from darkroom.engines.decoding import USUAL_BOUNDS, Bounds
 from darkroom.errors import ImageError, UsageError
+from darkroom.preprocess import Box, opened, upright_size, used_box
 
 CELLS = 8
 """Cells along each side of the map, where the picture has as many pixels (judgement: 50 answers a picture)."""
@@ -19,11 +20,15 @@ CELLS = 8
 
 @dataclass(frozen=True)
 class Explanation:
-    """How much each part of what the network saw speaks for `label`: `weights` (h, w) from 0 to 1."""
+    """How much each part of what the network saw speaks for `label`: `weights` (h, w) from 0 to 1.
+
+    `box` says where in the upright picture that lies: left, top, right, bottom in fractions of its sides.
+    """
 
     name: str
     label: str
     weights: npt.NDArray[np.float32]
+    box: Box
 
 
 def explain(
@@ -51,7 +56,9 @@ def explain(
     logits = engine.logits(np.concatenate([pixels[None], _hide(pixels, hidden)]))
     place = int(logits[0].argmax()) if label is None else classes.index(label)
     odds = _log_odds(logits, place)
-    return Explanation(name, classes[place], _scaled(_spread(odds[0] - odds[1:], hidden)))
+    with opened(content, max_pixels=bounds.max_pixels) as image:  # its header, of a picture that was decoded
+        box = used_box(upright_size(image), engine.bundle.preprocessing)
+    return Explanation(name, classes[place], _scaled(_spread(odds[0] - odds[1:], hidden)), box)
 
 
 def squares(height: int, width: int) -> npt.NDArray[np.bool_]:

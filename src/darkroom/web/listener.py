@@ -25,7 +25,7 @@ from darkroom.config import ServeConfig, origins
 from darkroom.web import cors, tracing
 from darkroom.web.headers import SECURITY_HEADERS
 from darkroom.web.metrics import Metrics
-from darkroom.web.problems import COME_BACK_SECONDS, refusal
+from darkroom.web.problems import COME_BACK_SECONDS, respond_outside
 from darkroom.web.proxies import Proxy
 from darkroom.web.service import MEGA, Limits
 
@@ -173,7 +173,8 @@ def _refuse(task: Task, error: Error) -> None:
     """Answer with a problem, note it, and close the connection."""
     request, server = task.request, task.channel.server
     path, trace = getattr(request, "path", ""), tracing.sane_id(request.headers.get("X_REQUEST_ID"))
-    response = refusal(path, error.code, server.words_for(error))
+    accept = request.headers.get("ACCEPT", "")
+    response = respond_outside(server.app, error.code, server.words_for(error), path=path, accept=accept)
     body = response.get_data()
     headers = {
         **SECURITY_HEADERS,
@@ -277,6 +278,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     logger = logging.getLogger("waitress.listener")
 
     def __init__(self, app: Flask, settings: ServeConfig, bound: socket.socket) -> None:
+        self.app = app
         self.stopping = False
         self.memory = Memory(int(settings.max_memory_megabytes * MEGA))
         self.proxy = Proxy.of(settings)

@@ -1,10 +1,15 @@
-"""One shape for every error: RFC 9457 problem details, which name no file, line or library of this program."""
+"""One shape for every error: RFC 9457 problem details, which name no file, line or library of this program.
+
+Whoever opens a page in a browser gets the same words as a page.
+"""
 
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, current_app, json, request
+from flask import Flask, Response, current_app, json, render_template, request
+from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_accept_header
 
 from darkroom.errors import EngineError
 from darkroom.web.service import service
@@ -21,6 +26,10 @@ TENSORFLOW_PATHS = "/v1/"
 """Below it, errors have the shape of TensorFlow Serving's, `{"error": …}`, since its clients read them there."""
 
 
+PROGRAM_PATHS = ("/api/", TENSORFLOW_PATHS)
+"""Below these, errors are for programs, whatever a request accepts."""
+
+
 def problem(status: int, detail: str) -> dict[str, Any]:
     """The members of a problem; `about:blank` says that the status tells its kind."""
     return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
@@ -28,7 +37,23 @@ def problem(status: int, detail: str) -> dict[str, Any]:
 
 def respond(status: int, detail: str) -> Response:
     """A response to the current request that carries a problem."""
+    if is_for_people(request.path, request.headers.get("Accept", "")):
+        return _page(status, detail)
     return refusal(request.path, status, detail)
+
+
+def respond_outside(app: Flask, status: int, detail: str, *, path: str, accept: str) -> Response:
+    """As `respond`, for a request that never reached `app`."""
+    if not is_for_people(path, accept):
+        return refusal(path, status, detail)
+    with app.test_request_context("/"):  # where the template finds the addresses of its links
+        return _page(status, detail)
+
+
+def is_for_people(path: str, accept: str) -> bool:
+    """Whether a request would rather have a page than JSON, as browsers would, and no program's path is asked."""
+    kinds = parse_accept_header(accept, MIMEAccept)
+    return kinds.quality("text/html") > kinds.quality("application/json") and not path.startswith(PROGRAM_PATHS)
 
 
 def refusal(path: str, status: int, detail: str) -> Response:
@@ -56,6 +81,10 @@ def engine_trouble(error: EngineError) -> str:
     """Log what the engine said, which may name files of this machine, and give what strangers may read."""
     current_app.logger.error("request %s: the engine cannot answer: %s", request_id(), error)
     return "The model cannot answer at the moment; the server's log says why."
+
+
+def _page(status: int, detail: str) -> Response:
+    return Response(render_template("error.html", **problem(status, detail)), status)
 
 
 def _on_http_error(error: HTTPException) -> Response:

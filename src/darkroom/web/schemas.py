@@ -103,6 +103,13 @@ _EXPLANATION = record(
         "weights": listing(
             listing(SHARE), description="Rows of how much each part of what the network saw speaks for the class."
         ),
+        "box": listing(
+            {"type": "number"},
+            description="Left, top, right and bottom of what the network saw, in fractions of the upright picture's "
+            "sides; bars that were added to fill the shape lie below 0 and above 1.",
+            minItems=4,
+            maxItems=4,
+        ),
     }
 )
 
