@@ -23,6 +23,19 @@ from finished import Finished, finish  # noqa: E402
 from reported import Reported, report  # noqa: E402
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For where everything is installed, so that nothing may be passed over unnoticed."""
+    parser.addoption("--skips-fail", action="store_true", help="end with 1 where a test is skipped")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a skipped test fail the session."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--skips-fail") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A whole `darkroom run`, made once; tests that change it change a `copy` of it."""

@@ -200,11 +200,14 @@ def test_a_folder_that_is_missing_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_run_offers_its_samples_and_a_bundle_none(finished_run: Finished) -> None:
-    from darkroom.workflow import samples_of
+    from darkroom.workflow import bundle_of, samples_of
 
-    assert samples_of(finished_run.run.folder) == finished_run.run.samples
-    assert samples_of(finished_run.run.bundle) is None
-    assert samples_of("cifar10") is None
+    bundle = finished_run.run.bundle
+    assert samples_of(finished_run.run.folder, bundle) == finished_run.run.samples
+    assert samples_of(bundle, bundle) is None
+    drawn = samples_of("cifar10", bundle_of("cifar10"))
+    assert drawn is not None
+    assert {path.suffix for path in drawn.iterdir()} == {".png"}
     assert len(Papers.of(finished_run.run.bundle, finished_run.run.samples).samples) == 10
 
 
