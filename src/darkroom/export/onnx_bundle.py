@@ -135,7 +135,7 @@ def to_onnx(deployed: nn.Module, side: int) -> bytes:
 
 
 def _without_origin(model: Any) -> bytes:
-    """The graph as a file, without what the exporter notes of each node: lines of code by their paths on this machine."""
+    """The graph as a file, without what the exporter notes of each node: code by its paths on this machine."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
