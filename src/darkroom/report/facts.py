@@ -9,7 +9,8 @@ entries are there, `sum:PATH` the sum of all numbers beneath it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,8 @@ COUNT, SUM = "count:", "sum:"
 
 FIXED = {"confidence": 0.95, "few": 5}
 """What this program holds fixed and texts tell of: the level of all intervals, and pictures that say too little."""
+
+REMEDY = "evaluate and export the run again"
 
 NOTHING = 1e-9
 """What is nearer to 0 than this is an error of rounding."""
@@ -59,7 +62,7 @@ class Facts:
             try:
                 here = here[int(part)] if isinstance(here, Sequence) and not isinstance(here, str) else here[part]
             except (KeyError, IndexError, ValueError, TypeError) as error:
-                raise RunError(f"nothing is known of {path} (at {part}): evaluate and export the run again") from error
+                raise RunError(f"nothing is known of {path} (at {part}): {REMEDY}") from error
         return here
 
     def words(self, path: str) -> str:
@@ -75,6 +78,15 @@ class Facts:
             return self.value(path) not in (None, [], {})
         except RunError:
             return False
+
+
+@contextmanager
+def damage_told(what: str, remedy: str) -> Iterator[None]:
+    """Tell in one line of contents that have another form than darkroom writes; raises `RunError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunError(f"{what} is damaged ({type(error).__name__}: {error}): {remedy}") from error
 
 
 def join(*parts: object) -> str:
