@@ -8,7 +8,7 @@ SERVING := benchmarks/.venv-serving
 PEERS ?= keras textbook
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-tf bench-serving lint format reference docs bench clean $(KERAS)
+.PHONY: help run test test-all test-tf test-server bench-serving bench-soak lint format reference docs bench clean $(KERAS)
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -28,9 +28,14 @@ test: $(STAMP)  ## the tests, with the coverage they must reach
 test-all: $(STAMP)  ## the tests, the long ones too
 	$(BIN)/python -m pytest
 
-test-tf: $(STAMP)  ## install TensorFlow (1.5 GB) into .venv, then the tests of what needs it
+# tensorflow-serving-api asks for `tensorflow`, which has the same files as tensorflow-cpu: it comes without what it asks for.
+test-tf: $(STAMP)  ## install TensorFlow (1.5 GB) into .venv, then the tests of what needs it, of which none may be skipped
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,tf]'
-	$(BIN)/python -m pytest -rs tests/test_saved_model.py tests/test_tf_serving.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tensorflow-serving-api
+	$(BIN)/python -m pytest -rs --skips-fail tests/test_saved_model.py tests/test_tf_serving.py
+
+test-server: $(STAMP)  ## the long tests of the server: 10,000 broken pictures, the steps of the image
+	$(BIN)/python -m pytest -m slow --skips-fail tests/test_limits_hostile.py tests/test_deploy.py
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -68,6 +73,9 @@ $(SERVING)/.made-from-requirements: benchmarks/requirements-serving.txt
 
 bench-serving: $(STAMP) $(SERVING)/.made-from-requirements  ## measure the server of RUN=… beside its peers, into benchmarks/results/
 	$(BIN)/python benchmarks/served_speed.py $(or $(RUN),runs/digits) $(ARGS)
+
+bench-soak: $(STAMP)  ## half an hour of too much load on RUN=…, with broken pictures and killed workers (ARGS=…)
+	$(BIN)/python benchmarks/soak.py $(or $(RUN),cifar10) $(ARGS)
 
 clean:  ## remove what was built here; runs/ stays
 	rm -rf .venv $(KERAS) $(SERVING) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov build dist src/*.egg-info

@@ -19,6 +19,8 @@ class BuildWithModels(build_py):
         shutil.rmtree(bundles, ignore_errors=True)
         for info in Path("models").glob("*/bundle.json"):
             shutil.copytree(info.parent, bundles / info.parent.name)
+        for samples in Path("models", "samples").glob("*/"):
+            shutil.copytree(samples, bundles / "samples" / samples.name)
 
 
 setup(cmdclass={"build_py": BuildWithModels})

@@ -1,13 +1,18 @@
-"""A load generator on keep-alive connections: as fast as answers come, or at a rate that is kept whatever happens."""
+"""A load generator on keep-alive connections: as fast as answers come, or at a rate that is kept whatever happens.
 
-import http.client
+One thread and an event loop, so that it takes as little as possible of the cores that it shares with the server.
+"""
+
+import asyncio
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 BOUNDARY = "darkroom-load"
+PATIENCE = 60
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,13 @@ class Request:
     def headers(self) -> dict[str, str]:
         """Those of a multipart form."""
         return {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+    @cached_property
+    def content(self) -> bytes:
+        """All of it, as it is sent."""
+        lines = [f"POST {self.path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(self.body)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
 @dataclass
@@ -62,75 +74,118 @@ def multipart(content: bytes, name: str = "picture.jpg") -> bytes:
     return f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
+Turn = tuple[float, int]
+"""When a request was due, and its number."""
+
+
 def saturate(port: int, requests: Sequence[Request], *, seconds: float, connections: int) -> tuple[float, Tally]:
     """Requests a second when each connection asks again as soon as it is answered."""
-    end = time.perf_counter() + seconds
+    start, number = time.perf_counter(), 0
 
-    def turns(number: int) -> tuple[float, int] | None:
-        return (time.perf_counter(), number) if time.perf_counter() < end else None
+    def turns() -> Turn | None:
+        nonlocal number
+        number += 1
+        now = time.perf_counter()
+        return (now, number) if now < start + seconds else None
 
-    start = time.perf_counter()
-    tally = _run(port, requests, connections, turns)
+    tally = asyncio.run(_run(port, requests, connections, turns))
     return len(tally.seconds) / (time.perf_counter() - start), tally
 
 
 def at_rate(port: int, requests: Sequence[Request], *, rate: float, seconds: float, connections: int) -> Tally:
     """Latencies at a rate; a request that could not begin in time counts from when it should have begun."""
-    start, total = time.perf_counter(), int(rate * seconds)
-    lock, begun = threading.Lock(), 0
+    start, total, begun = time.perf_counter(), int(rate * seconds), 0
 
-    def turns(_: int) -> tuple[float, int] | None:
+    def turns() -> Turn | None:
         nonlocal begun
-        with lock:
-            number, begun = begun, begun + 1
-        if number >= total:
-            return None
-        due = start + number / rate
-        time.sleep(max(0.0, due - time.perf_counter()))
-        return due, number
+        number, begun = begun, begun + 1
+        return (start + number / rate, number) if number < total else None
 
-    return _run(port, requests, connections, turns)
+    return asyncio.run(_run(port, requests, connections, turns))
 
 
-def _run(
-    port: int, requests: Sequence[Request], connections: int, turns: Callable[[int], tuple[float, int] | None]
-) -> Tally:
-    tallies = [Tally() for _ in range(connections)]
+async def _run(port: int, requests: Sequence[Request], connections: int, turns: Callable[[], Turn | None]) -> Tally:
+    tally = Tally()
 
-    def work(place: int) -> None:
-        connection, number = http.client.HTTPConnection("127.0.0.1", port, timeout=60), place
-        while (turn := turns(number)) is not None:
-            begun, number = turn[0], number + connections
-            connection = ask(connection, port, requests[turn[1] % len(requests)], begun, tallies[place])
-        connection.close()
+    async def work() -> None:
+        exchange: Exchange | None = None
+        while (turn := turns()) is not None:
+            due, number = turn
+            if (early := due - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            exchange = await ask(exchange, port, requests[number % len(requests)], due, tally)
+        if exchange is not None:
+            exchange.transport.close()
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    total = Tally()
-    for tally in tallies:
-        total.add(tally)
-    return total
+    await asyncio.gather(*(work() for _ in range(connections)))
+    return tally
 
 
-def ask(
-    connection: http.client.HTTPConnection, port: int, request: Request, begun: float, tally: Tally
-) -> http.client.HTTPConnection:
-    """Send one request and count what comes back; returns the connection to use next."""
+async def ask(
+    exchange: "Exchange | None", port: int, request: Request, begun: float, tally: Tally
+) -> "Exchange | None":
+    """Send one request and count what comes back; returns the connection to use next, or None where it closed."""
     try:
-        connection.request("POST", request.path, body=request.body, headers=request.headers)
-        response = connection.getresponse()
-        content = response.read()
-    except (OSError, http.client.HTTPException):
+        async with asyncio.timeout(PATIENCE):
+            if exchange is None:
+                _, exchange = await asyncio.get_running_loop().create_connection(Exchange, "127.0.0.1", port)
+            status, content = await exchange.ask(request.content)
+    except OSError:  # a timeout is one, too
         tally.lost += 1
-        connection.close()
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    if response.status in (429, 503):
+        if exchange is not None:
+            exchange.transport.close()
+        return None
+    if status in (429, 503):
         tally.refused += 1
-    elif response.status != 200 or request.expected not in content:
+    elif status != 200 or request.expected not in content:
         tally.wrong += 1
     else:
         tally.seconds.append(time.perf_counter() - begun)
-    return connection
+    return None if exchange.is_closing else exchange
+
+
+class Exchange(asyncio.Protocol):
+    """One connection, on which one answer after the other is awaited."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self.is_closing = False
+        self._received = bytearray()
+        self._needed: float = 0
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+
+    def ask(self, content: bytes) -> "asyncio.Future[tuple[int, bytes]]":
+        """Send a request; its answer will be status and content."""
+        self._received.clear()
+        self._needed = 0
+        self._answer = asyncio.get_running_loop().create_future()
+        self.transport.write(content)
+        return self._answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the other end."""
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Collect an answer until it is whole."""
+        self._received += data
+        if not self._needed and (end := self._received.find(b"\r\n\r\n")) >= 0:
+            head = bytes(self._received[:end]).lower()
+            self.is_closing = head.startswith(b"http/1.0") or b"connection: close" in head
+            _, found, length = head.partition(b"content-length:")
+            self._needed = end + 4 + int(length.split(b"\r\n", 1)[0]) if found else float("inf")
+        if self._needed and len(self._received) >= self._needed:
+            self._finish()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """What was sent without a length ends here; all else is lost."""
+        self.is_closing = True
+        if self._needed == float("inf"):
+            self._finish()
+        elif self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionResetError("the connection was closed before the answer was whole"))
+
+    def _finish(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((int(self._received[9:12]), bytes(self._received)))

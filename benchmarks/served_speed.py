@@ -152,9 +152,7 @@ def measure(
 @contextmanager
 def served(name: str, run: Run) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A contestant's process and port."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     if name == OURS:
         command = [sys.executable, "-m", "darkroom", "serve", str(run.bundle), "--port", str(port), "--no-access-log"]
     else:
@@ -173,6 +171,14 @@ def served(name: str, run: Run) -> Iterator[tuple[subprocess.Popen[bytes], int]]
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def free_port() -> int:
+    """One on which nobody listens."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def wait_ready(process: subprocess.Popen[bytes], port: int, content: bytes, path: str, name: str) -> float:

@@ -1,11 +1,14 @@
 """Fixtures that several files of tests share."""
 
 import atexit
+import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +18,22 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import bundles  # noqa: E402
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine  # noqa: E402
+from darkroom.web.tracing import log  # noqa: E402
 from finished import Finished, finish  # noqa: E402
 from reported import Reported, report  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For where everything is installed, so that nothing may be passed over unnoticed."""
+    parser.addoption("--skips-fail", action="store_true", help="end with 1 where a test is skipped")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a skipped test fail the session."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--skips-fail") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +61,23 @@ def engine(folder: Path) -> Iterator[OnnxRuntimeEngine]:
     """The engine of that bundle, shared by all tests that only ask it."""
     with OnnxRuntimeEngine.open(folder, threads=1) as opened:
         yield opened
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, Any]]]:
+    """The lines of the access log, as they are written."""
+    written: list[dict[str, Any]] = []
+
+    class Keeper(logging.Handler):
+        """Keeps what is logged."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """Keep one line."""
+            written.append(json.loads(record.getMessage()))
+
+    keeper = Keeper()
+    log.addHandler(keeper)
+    log.setLevel(logging.INFO)
+    yield written
+    log.removeHandler(keeper)
+    log.setLevel(logging.NOTSET)

@@ -51,6 +51,8 @@ def _check(keyword: str, wanted: Any, value: Any, schema: Schema, document: Sche
             return [] if inside[keyword] else [f"{where} is {value}: {keyword} {wanted}"]
         case "minItems":
             return [] if len(value) >= wanted else [f"{where} has {len(value)} items: {wanted} at least"]
+        case "maxItems":
+            return [] if len(value) <= wanted else [f"{where} has {len(value)} items: {wanted} at most"]
         case "maxProperties":
             return [] if len(value) <= wanted else [f"{where} has {len(value)} properties: {wanted} at most"]
         case "items":

@@ -5,13 +5,20 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from darkroom.comparison.folder import Comparison
+from darkroom.bundle import Bundle, write_bundle
+from darkroom.compare import told_by, verdicts_on
+from darkroom.comparison.choice import summary
+from darkroom.comparison.folder import Comparison, plain
+from darkroom.comparison.words import lines
+from darkroom.config import CompareConfig
+from darkroom.export.card import model_card
+from darkroom.export.description import describe
 from darkroom.runs import Predictions, Run
 from finished import Finished
 
@@ -155,12 +162,56 @@ def comparison_of(metrics: Mapping[str, Mapping[str, Any]], *, chosen: str) -> d
 
 
 def compared(finished: Finished, folder: Path) -> Comparison:
-    """A comparison of the run, which is chosen, with a copy of it under another name."""
+    """A comparison of the run, which is chosen, with a copy of it that calls itself another network."""
     place = Comparison(folder)
-    runs = {name: finished.copy(place.run(name).folder).run for name in ("cnn", "rival")}
-    content = comparison_of({name: run.read_metrics() for name, run in runs.items()}, chosen="cnn")
-    place.content.write_text(json.dumps(content), encoding="utf-8")
+    runs = [finished.copy(place.run(name).folder).run for name in ("cnn", "rival-frozen")]
+    config = runs[1].read_config()
+    config["network"]["kind"] = "rival"
+    runs[1].write_config(config)
+    tell_again(runs[1])
+    serving = {"milliseconds": 1.25, "low": 1.0, "high": 1.5, "pictures_a_second": 900.0, "calls": 2000}
+    rows = [
+        {
+            **told_by(run),
+            "network": run.read_config()["network"]["kind"],
+            "how": how,
+            "serving": {**serving, "bytes": (run.bundle / "model.onnx").stat().st_size},
+        }
+        for run, how in zip(runs, ("from scratch", "frozen"), strict=True)
+    ]
+    settle_comparison(place, rows, finished.run.read_config())
     return place
+
+
+def settle_comparison(place: Comparison, rows: Sequence[dict[str, Any]], config: Mapping[str, Any]) -> None:
+    """Choose among these rows of comparison.json and write all files, as `darkroom compare` does."""
+    verdicts = verdicts_on([(row["network"], place.run(row["name"]), row["serving"]) for row in rows], "latency")
+    requested = plain(CompareConfig(models=("cnn", "rival"), minutes=15.0))
+    content = {
+        "seed": config["seed"],
+        "data": {name: value for name, value in config["data"].items() if name not in ("preprocessing", "requested")},
+        "requested": requested,
+        "choice": summary(verdicts, "latency"),
+        "candidates": [{**row, **verdict.to_json()} for row, verdict in zip(rows, verdicts, strict=True)],
+        "left_out": ["left out: vgg, for which there was no time"],
+        "speeds": {},
+        "plans": {},
+        "seconds": 61.0,
+    }
+    kept = {name: content[name] for name in ("speeds", "plans")}
+    kept |= {"fingerprint": config["data"]["fingerprint"], "requested": {"comparison": requested}}
+    kept |= {"serving": {row["name"]: row["serving"] for row in rows}, "chosen": content["choice"]["chosen"]}
+    place.keep(kept)
+    place.text.write_text("\n".join(lines(content)) + "\n", encoding="utf-8")
+    place.content.write_text(json.dumps(content), encoding="utf-8")
+
+
+def tell_again(run: Run) -> None:
+    """Write the bundle anew, so that it tells of the run as it is now, but for its graph and golden pictures."""
+    bundle = Bundle.open(run.bundle)
+    info = replace(describe(run), parity=bundle.info.parity)
+    card = model_card(run.read_config(), run.read_metrics(), info)
+    write_bundle(run.bundle, info=info, onnx=bundle.model.read_bytes(), golden=bundle.golden, card=card)
 
 
 def with_rivals(contents: Mapping[str, Any]) -> dict[str, Any]:

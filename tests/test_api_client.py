@@ -1,6 +1,7 @@
 """`darkroom client`: a server asked from Python and from the command line."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -107,6 +108,11 @@ class Scripted(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        """Read what comes, then the same."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
 
@@ -162,6 +168,75 @@ def test_what_is_no_darkroom_is_told_in_one_line(
     answers.append((status, {}, body))
     with pytest.raises(ServerError, match=said) as caught:
         Client(url).model()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_is_carried_nowhere_else(
+    scripted: tuple[str, list[tuple[int, dict[str, str], bytes]]], status: int
+) -> None:
+    url, answers = scripted
+    answers += [(status, {"Location": f"{url}/elsewhere"}, b""), (200, {}, b'{"limits": {}}')]
+    with pytest.raises(ServerError, match=rf"answers {status}: .*sends to {url}/elsewhere"):
+        Client(url, key="secret").model()
+    assert len(answers) == 1, "it was asked once"
+
+
+LIMITS = {"max_file_bytes": 10**6, "max_request_bytes": 10**7, "max_files": 4}
+ENTRY = {"label": "red", "confidence": 0.9, "sure": True, "probabilities": [{"label": "red", "probability": 0.9}]}
+
+
+@pytest.mark.parametrize(
+    ("limits", "content"),
+    [
+        ({}, {}),
+        ([], {}),
+        ({**LIMITS, "max_files": None}, {}),
+        (LIMITS, []),
+        (LIMITS, {"predictions": None}),
+        (LIMITS, {"predictions": []}),
+        (LIMITS, {"predictions": [{}]}),
+        (LIMITS, {"predictions": ["red"]}),
+        (LIMITS, {"predictions": [{"error": "no"}]}),
+        (LIMITS, {"predictions": [{**ENTRY, "confidence": "much"}]}),
+        (LIMITS, {"predictions": [{**ENTRY, "novelty": {"odd": 1}}]}),
+    ],
+)
+def test_answers_of_another_form_are_told_in_one_line(
+    scripted: tuple[str, list[tuple[int, dict[str, str], bytes]]], tmp_path: Path, limits: object, content: object
+) -> None:
+    url, answers = scripted
+    answers += [(200, {}, json.dumps(answer).encode()) for answer in ({"limits": limits}, content)]
+    (tmp_path / "red.png").write_bytes(RED)
+    with pytest.raises(ServerError, match="of another form") as caught:
+        list(Client(url).predict([tmp_path / "red.png"]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+        b"HTTP/1.1 500 Oh\r\nContent-Length: 99\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_broken_http_is_told_in_one_line(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ServerError, match=r"cannot be asked|answers 500: Oh") as caught:
+            Client(f"http://127.0.0.1:{listener.getsockname()[1]}").model()
+        thread.join(10)
     assert "\n" not in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from darkroom.engines.base import Engine
 from darkroom.preprocess import load
 from darkroom.web import create_app
 from json_schema import faults
-from serving import RED
+from serving import RED, FormulaEngine
 
 MODEL = "/v1/models/colours"
 GREEN = bundles.encoded((10, 240, 10))
@@ -115,6 +116,21 @@ def test_the_description_holds(client: FlaskClient) -> None:
     for method, path, response in asked:
         answer = document["paths"][path][method]["responses"][str(response.status_code)]
         assert faults(response.get_json(), answer["content"]["application/json"]["schema"], document) == []
+
+
+def test_as_many_rows_are_taken_as_there_may_be(client: FlaskClient) -> None:
+    picture = json.dumps({"pixels": [[[9, 99, 99]] * 24] * 16}, indent=1)
+    for rows, status in ((1024, 200), (1025, 413)):
+        body = f'{{"instances": [{",".join([picture] * rows)}]}}'
+        assert client.post(f"{MODEL}:predict", data=body, content_type="application/json").status_code == status
+
+
+@pytest.mark.parametrize(("side", "most"), [(32, 1024), (224, 20), (2048, 1)])
+def test_rows_of_large_pictures_are_fewer(side: int, most: int) -> None:
+    contract = replace(bundles.CONTRACT, width=side, height=side)
+    client = create_app(FormulaEngine(preprocessing=contract), ServeConfig()).test_client()
+    assert_error(client.post(f"{MODEL}:predict", json={"instances": [0] * (most + 1)}), 413, f"at most {most} at")
+    assert_error(client.post(f"{MODEL}:predict", json={"instances": [0] * most}), 400, f"shape [{side}, {side}, 3]")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ NO_TORCH = (
     "files",
     "summary",
 )
-NO_TORCH_AT_FIRST = ("cli", "console", "notebook", "compare", "ablate", "workflow")
+NO_TORCH_AT_FIRST = ("cli", "console", "notebook", "verify", "compare", "ablate", "workflow")
 """These import the rest inside of functions."""
 
 TORCH = frozenset({"torch", "torchvision", "timm", "tensorflow", "safetensors"})

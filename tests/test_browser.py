@@ -7,17 +7,21 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 import bundles
+from darkroom.bundle import CARD_FILE
 from darkroom.config import ServeConfig
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+from darkroom.preprocess import Preprocessing, used_box
 from darkroom.web import create_app
 from darkroom.web.keys import add_key
 from darkroom.web.papers import Papers, Sample
 from darkroom.web.server import Server
-from serving import FormulaEngine, running, serving
+from serving import RED, FormulaEngine, running, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -242,7 +246,7 @@ def test_answers_can_be_saved(page: "playwright.Page", tmp_path: Path) -> None:
     page.set_input_files("#files", save(tmp_path, pictures))
     playwright.expect(page.locator("#summary")).to_contain_text("3 without an answer")
     rows = list(csv.DictReader(io.StringIO(saved(page, "Save as CSV"))))
-    assert list(rows[0]) == ["name", "label", "confidence", "sure", "error", *bundles.CLASSES]
+    assert list(rows[0]) == ["name", "label", "confidence", "sure", "unlike", "error", *bundles.CLASSES]
     assert [row["name"].lstrip("'") for row in rows] == [name for name, _ in pictures]
     assert rows[-1]["name"] == '\'=1,"+2".png'
     assert sum(bool(row["error"]) for row in rows) == 3
@@ -354,9 +358,8 @@ def test_a_key_is_asked_for_and_sent(browser: "playwright.Browser", engine: Onnx
 
 
 def test_a_picture_unlike_those_of_training_is_noted(browser: "playwright.Browser", tmp_path: Path) -> None:
-    novelty = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
     files = [("red.png", bundles.encoded((240, 10, 10))), ("grey.png", bundles.encoded((100, 100, 100)))]
-    with serving(FormulaEngine(novelty=novelty)) as server:
+    with serving(FormulaEngine(novelty=NOVELTY)) as server:
         page = browser.new_page()
         page.goto(server.url)
         page.set_input_files("#files", save(tmp_path, files))
@@ -367,31 +370,193 @@ def test_a_picture_unlike_those_of_training_is_noted(browser: "playwright.Browse
         page.close()
 
 
-def test_where_a_class_is_seen_is_shown_on_request(page: "playwright.Page", tmp_path: Path) -> None:
-    page.set_input_files("#files", save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))]))
-    button = page.get_by_role("button", name="Show where")
+# ---- where a class is seen ----
+
+
+def ask_where(page: "playwright.Page", path: Path, name: str = "red") -> "playwright.Locator":
+    """The button that shows where, once there is an answer to a picture."""
+    page.set_input_files("#files", path)
+    playwright.expect(page.locator(".card .verdict")).to_have_text(name)
+    return page.get_by_role("button", name="Show where")
+
+
+def test_where_a_class_is_seen_is_asked_once_and_shown_on_request(page: "playwright.Page", tmp_path: Path) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "explain" in request.url else None)
+    button = ask_where(page, *save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))]))
+    for shown in (True, False, True):
+        button.click()
+        playwright.expect(page.locator(".heat")).to_be_visible(visible=shown)
+        playwright.expect(page.locator(".legend")).to_be_visible(visible=shown)
+        playwright.expect(button).to_have_attribute("aria-pressed", str(shown).lower())
+    assert page.locator(".heat").evaluate("canvas => [canvas.width, canvas.height]") == [8, 8]
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("contract", "size"),
+    [
+        (Preprocessing(24, 24, crop_fraction=0.875), (300, 200)),
+        (Preprocessing(24, 24, crop_fraction=0.875), (120, 400)),
+        (Preprocessing(24, 24, resize="pad"), (300, 200)),
+        (Preprocessing(24, 24, resize="pad"), (120, 400)),
+        (Preprocessing(24, 24, resize="stretch"), (300, 100)),
+    ],
+)
+def test_the_map_lies_over_what_the_network_saw(
+    browser: "playwright.Browser", tmp_path: Path, contract: Preprocessing, size: tuple[int, int]
+) -> None:
+    [path] = save(tmp_path, [("a.png", bundles.encoded((240, 10, 10), size=size))])
+    with serving(FormulaEngine(preprocessing=contract)) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        # Bars of `pad` are white, which makes the colours bright.
+        ask_where(page, path, "bright" if size == (120, 400) and contract.resize == "pad" else "red").click()
+        playwright.expect(page.locator(".heat")).to_be_visible()
+        picture, heat = (page.locator(f".card {part}").bounding_box() for part in ("img", ".heat"))
+        page.close()
+    assert picture is not None
+    assert heat is not None
+    assert picture["width"] / picture["height"] == pytest.approx(size[0] / size[1], rel=0.02)  # all of it is shown
+    left, top, right, bottom = used_box(size, contract)
+    expected = {
+        "x": picture["x"] + left * picture["width"],
+        "y": picture["y"] + top * picture["height"],
+        "width": (right - left) * picture["width"],
+        "height": (bottom - top) * picture["height"],
+    }
+    assert heat == pytest.approx(expected, abs=1)
+
+
+def test_the_map_is_bright_where_the_class_is(page: "playwright.Page", tmp_path: Path) -> None:
+    picture = Image.new("RGB", (200, 100), (10, 10, 240))
+    picture.paste((250, 0, 0), (0, 0, 120, 100))
+    picture.save(tmp_path / "a.png")
+    ask_where(page, tmp_path / "a.png").click()
+    playwright.expect(page.locator(".legend")).to_contain_text("most of it")
+    veils = page.locator(".heat").evaluate(
+        "canvas => { const { data } = canvas.getContext('2d').getImageData(0, 4, 8, 1);"
+        " return [...data].filter((_, place) => place % 4 === 3); }"
+    )
+    assert min(veils[:3]) < 60
+    assert veils[-1] > 140
+    label = page.get_by_role("img", name="Map over a.png").get_attribute("aria-label")
+    assert label is not None
+    assert "speaks for red" in label
+    assert "left" in label
+
+
+def test_while_the_server_looks_where_it_is_asked_no_more(
+    browser: "playwright.Browser", server: Server, tmp_path: Path
+) -> None:
+    page = browser.new_page()
+    page.goto(server.url)
+    held: list[playwright.Route] = []
+    page.route("**/explain?*", lambda route: held.append(route))
+    button = ask_where(page, *save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))]))
+    button.press("Enter")
+    playwright.expect(button).to_be_disabled()
+    playwright.expect(button).to_have_attribute("aria-busy", "true")
+    playwright.expect(page.locator(".legend")).to_have_text("Looking where…")
+    button.press("Enter")
+    button.click(force=True)
+    assert len(held) == 1
+    held[0].continue_()
+    playwright.expect(page.locator(".heat")).to_be_visible()
+    playwright.expect(button).to_be_enabled()
+    playwright.expect(button).to_be_focused()
+    page.close()
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_busy_server_is_asked_again_where(
+    browser: "playwright.Browser", server: Server, tmp_path: Path, status: int
+) -> None:
+    page = browser.new_page()
+    page.goto(server.url)
+    tries: list[str] = []
+
+    def answer(route: "playwright.Route") -> None:
+        tries.append(route.request.url)
+        if len(tries) > 1:
+            route.continue_()
+        else:
+            route.fulfill(status=status, headers={"Retry-After": "1"}, json={"detail": "come back later"})
+
+    page.route("**/explain?*", answer)
+    ask_where(page, *save(tmp_path, [("a.png", bundles.encoded((240, 10, 10)))])).click()
+    playwright.expect(page.locator(".legend")).to_contain_text("busy")
+    playwright.expect(page.locator(".heat")).to_be_visible()
+    assert len(tries) == 2
+    page.close()
+
+
+def test_a_map_that_cannot_be_had_leaves_the_answer_as_it_was(
+    browser: "playwright.Browser", server: Server, tmp_path: Path
+) -> None:
+    page = browser.new_page()
+    page.goto(server.url)
+    page.route("**/explain?*", lambda route: route.fulfill(status=422, json={"detail": "no map today"}))
+    button = ask_where(page, *save(tmp_path, [("a.png", bundles.encoded((110, 110, 110)))]), "Not sure")
+    button.click()
+    playwright.expect(page.locator(".legend")).to_have_text("no map today")
+    playwright.expect(page.locator(".note")).to_contain_text("Best guess:")
+    playwright.expect(button).to_be_enabled()
+    page.unroute("**/explain?*")
+    page.route("**/explain?*", lambda route: route.abort())
+    button.click()
+    playwright.expect(page.locator(".legend")).to_contain_text("could not be reached")
+    page.unroute("**/explain?*")
     button.click()
     playwright.expect(page.locator(".heat")).to_be_visible()
-    playwright.expect(button).to_have_attribute("aria-pressed", "true")
-    assert page.locator(".heat").evaluate("canvas => [canvas.width, canvas.height]") == [8, 8]
-    button.click()
-    playwright.expect(page.locator(".heat")).to_be_hidden()
+    page.close()
+
+
+def test_nothing_is_shown_where_there_is_no_preview(page: "playwright.Page", tmp_path: Path) -> None:
+    page.set_input_files("#files", save(tmp_path, [("red.tif", bundles.encoded((240, 10, 10), "TIFF"))]))
+    playwright.expect(page.locator(".card .verdict")).to_have_text("red")
+    playwright.expect(page.locator(".where")).to_be_hidden()
 
 
 # ---- for everybody ----
 
-PAGES = ("", "model", "api/v1/")
+PAGES = ("", "model", "api/v1/", "nowhere")
+NOVELTY = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
+CARD = (Path(__file__).parents[1] / "models" / "cifar10" / CARD_FILE).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_axe_finds_nothing_serious(
-    browser: "playwright.Browser", sampled: Server, tmp_path: Path, scheme: str, width: int
-) -> None:
+def serious(page: "playwright.Page") -> list[tuple[str, str, list[str]]]:
+    """What axe finds that keeps people out, with all that a page shows on demand."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    context = browser.new_context(
-        color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce"
-    )
+    open_all(page)
+    return [
+        (page.url, entry["id"], [node["html"] for node in entry["nodes"]])
+        for entry in axe.Axe().run(page).response["violations"]
+        if entry["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.fixture(params=[("light", 360), ("light", 1280), ("dark", 360), ("dark", 1280)], ids=str)
+def looks(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How a context of the browser looks: colours and width."""
+    scheme, width = request.param
+    return {"color_scheme": scheme, "viewport": {"width": width, "height": 800}, "reduced_motion": "reduce"}
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Iterator[Server]:
+    """A server that has all that a page may show: a real card, samples, keys, and pictures unlike those of training."""
+    settings = ServeConfig(port=0, api_keys=tmp_path / "keys")
+    (tmp_path / "key").write_text(add_key(tmp_path / "keys", "me"))
+    papers = Papers(CARD, (Sample(bundles.encoded((240, 10, 10)), "image/png"),))
+    with running(create_app(FormulaEngine(novelty=NOVELTY), settings, papers), settings) as server:
+        yield server
+
+
+def test_axe_finds_nothing_serious(
+    browser: "playwright.Browser", sampled: Server, tmp_path: Path, looks: dict[str, Any]
+) -> None:
+    context = browser.new_context(**looks)
     page = context.new_page()
     found = []
     for address in PAGES:
@@ -399,14 +564,80 @@ def test_axe_finds_nothing_serious(
         if not address:
             page.set_input_files("#files", save(tmp_path, bundles.mixed_pictures()))
             playwright.expect(page.locator("#summary")).to_contain_text("3 without an answer")
-        open_all(page)
-        found += [
-            (address, entry["id"], [node["html"] for node in entry["nodes"]])
-            for entry in axe.Axe().run(page).response["violations"]
-            if entry["impact"] in ("serious", "critical")
-        ]
+        found += serious(page)
     context.close()
     assert found == []
+
+
+def test_axe_finds_nothing_serious_in_card_map_note_and_key(
+    browser: "playwright.Browser", everything: Server, tmp_path: Path, looks: dict[str, Any]
+) -> None:
+    context = browser.new_context(**looks)
+    page = context.new_page()
+    page.goto(everything.url + "model")
+    playwright.expect(page.get_by_role("heading", name="Weak spots")).to_be_visible()
+    found = serious(page)
+    page.goto(everything.url)
+    page.get_by_label("API key").fill((tmp_path / "key").read_text())
+    page.set_input_files("#files", save(tmp_path, [("grey.png", bundles.encoded((100, 100, 100)))]))
+    playwright.expect(page.locator(".unlike")).to_be_visible()
+    found += serious(page)
+    page.get_by_role("button", name="Show where").click()
+    playwright.expect(page.locator(".heat")).to_be_visible()
+    found += serious(page)
+    context.close()
+    assert found == []
+
+
+def test_axe_finds_nothing_serious_without_javascript(
+    browser: "playwright.Browser", everything: Server, tmp_path: Path, looks: dict[str, Any]
+) -> None:
+    context = browser.new_context(**looks)  # axe is a script itself
+    page = context.new_page()
+    page.route("**/darkroom.js", lambda route: route.abort())
+    page.goto(everything.url)
+    found = serious(page)
+    page.get_by_label("API key").fill((tmp_path / "key").read_text())
+    pictures = [*bundles.mixed_pictures(), ("odd.png", bundles.encoded((100, 100, 100)))]
+    page.set_input_files("#files", save(tmp_path, pictures))
+    page.get_by_role("button", name="Look at them").click()
+    playwright.expect(page.locator(".card")).to_have_count(21)
+    playwright.expect(page.locator(".unlike").first).to_be_visible()
+    found += serious(page)
+    context.close()
+    assert found == []
+
+
+def test_without_javascript_a_phone_shows_the_answers_at_once(
+    browser: "playwright.Browser", sampled: Server, tmp_path: Path
+) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 640})
+    page = context.new_page()
+    page.goto(sampled.url)
+    page.set_input_files("#files", save(tmp_path, bundles.mixed_pictures()))
+    page.get_by_role("button", name="Look at them").click()
+    heading = page.get_by_role("heading", name="Answers")
+    playwright.expect(heading).to_be_in_viewport()
+    playwright.expect(page.locator(".card").first).to_be_in_viewport()
+    page.keyboard.press("Tab")  # goes on from the answers, not from the top
+    playwright.expect(page.locator(".card summary").first).to_be_focused()
+    context.close()
+
+
+def test_buttons_of_different_cards_are_told_apart(page: "playwright.Page", tmp_path: Path) -> None:
+    names = ["a.png", "b.png"]
+    page.set_input_files("#files", save(tmp_path, [(name, bundles.encoded((240, 10, 10))) for name in names]))
+    playwright.expect(page.locator("#summary")).to_have_text("2 answered")
+    for kind in (".where", ".again"):
+        for button, name in zip(page.locator(kind).all(), names, strict=True):
+            playwright.expect(button).to_have_accessible_description(name)
+
+
+def test_what_is_said_was_there_before_it_is_said(page: "playwright.Page") -> None:
+    """Screen readers speak changes of a region that they know, and know none that is hidden."""
+    for region in page.get_by_role("status").all():
+        assert region.evaluate("element => getComputedStyle(element).display") != "none"
+    assert page.get_by_role("status").count() == 2
 
 
 @pytest.mark.parametrize("address", PAGES)
@@ -431,3 +662,12 @@ def test_the_pages_lead_to_each_other(page: "playwright.Page") -> None:
     playwright.expect(page.get_by_role("heading", level=1)).to_have_text("For programs")
     page.get_by_role("link", name="darkroom", exact=True).click()
     playwright.expect(page.get_by_role("heading", level=1)).to_have_text("What is in the picture?")
+
+
+@pytest.mark.slow
+def test_all_pages_are_photographed(browser: "playwright.Browser", sampled: Server, tmp_path: Path) -> None:
+    import screenshots
+
+    pictures = save(tmp_path, [("broken.png", b"x"), ("a.png", RED), ("b.png", RED)])
+    screenshots.take(browser, sampled.url, pictures, tmp_path / "screenshots")
+    assert len(list((tmp_path / "screenshots").glob("*.png"))) == 34

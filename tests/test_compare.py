@@ -36,6 +36,7 @@ from darkroom.figures.comparison import pareto
 from darkroom.runs import Predictions, Run
 from darkroom.training.candidates import candidate
 from darkroom.training.recipes import complete
+from darkroom.verify import verify
 from finished import draw_blobs
 
 JOULES = 2500.0
@@ -113,6 +114,12 @@ def rows_of(place: Comparison) -> list[dict]:
 
 def never(*arguments: object, **options: object) -> None:
     raise AssertionError("done again")
+
+
+def test_all_of_it_can_be_verified(compared: Comparison, tmp_path: Path) -> None:
+    checks = list(verify(compared.folder, DataConfig(cache=tmp_path)))
+    assert [check for check in checks if not check.passed] == []
+    assert sum(check.name.startswith("comparison") for check in checks) == 3 + len(compared.read()["candidates"])
 
 
 def test_every_candidate_is_there_with_all_its_numbers(compared: Comparison) -> None:

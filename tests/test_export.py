@@ -331,3 +331,9 @@ def test_deployed_takes_uint8_rows_of_pixels() -> None:
     logits, probabilities = Deployed(Mean(), 4.0)(torch.from_numpy(pixels))
     np.testing.assert_allclose(logits.numpy(), [[200, 0, 10], [0, 5, 0]])
     np.testing.assert_allclose(probabilities.numpy(), softmax(logits.numpy() / 4, axis=1), rtol=1e-5)
+
+
+def test_the_graph_tells_nothing_of_the_machine_that_made_it(finished_run: Finished) -> None:
+    graph = (finished_run.run.bundle / "model.onnx").read_bytes()
+    for word in (b"stack_trace", b".py", str(Path(onnx_bundle.__file__).parent).encode()):
+        assert word not in graph

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 import bundles
 from darkroom.config import ServeConfig
-from darkroom.engines import prediction
+from darkroom.engines import decoding
 from darkroom.engines.base import Engine
-from darkroom.engines.prediction import Failure, Prediction, decode_pictures, predict_pictures
+from darkroom.engines.decoding import Bounds, decode_pictures
+from darkroom.engines.prediction import Failure, Prediction, predict_pictures
 from darkroom.errors import ImageError, UsageError
 from darkroom.preprocess import load, opened
 from darkroom.web import OPEN, create_app
@@ -154,7 +155,7 @@ def test_the_description_asks_for_the_key(guarded: FlaskClient) -> None:
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     predict, health = (document["paths"][path] for path in ("/api/v1/predict", "/healthz"))
     assert predict["post"]["security"] == [{"bearer": []}, {"header": []}]
-    assert "401" in predict["post"]["responses"]
+    assert "WWW-Authenticate" in predict["post"]["responses"]["401"]["headers"]
     assert health["get"]["security"] == []
     assert "401" not in health["get"]["responses"]
 
@@ -232,7 +233,8 @@ def test_who_asks_too_often_is_told_when_to_come_back(engine: Engine) -> None:
     for url in ("/healthz", "/readyz"):
         assert [client.get(url).status_code for _ in range(20)] == [200] * 20
     document = create_app(engine, ServeConfig(max_requests_per_minute=60)).test_client().get("/api/v1/openapi.json")
-    assert "429" in document.get_json()["paths"]["/api/v1/predict"]["post"]["responses"]
+    responses = document.get_json()["paths"]["/api/v1/predict"]["post"]["responses"]
+    assert "Retry-After" in responses["429"]["headers"]
 
 
 def test_the_pace_is_that_of_the_key(engine: Engine, key_file: Path, key: str) -> None:
@@ -280,6 +282,54 @@ def test_origins_on_the_list_may_call_the_interface_only(engine: Engine, key_fil
         assert "Access-Control-Allow-Origin" not in response.headers
         assert "Origin" in response.headers["Vary"]
     assert "Access-Control-Allow-Origin" not in client.get("/", headers=ours).headers
+
+
+# ---- names ----
+
+ODD_HOSTS = [
+    "",
+    "evil.example",
+    "example.org.evil.example",
+    "example.org, evil.example",
+    "a b",
+    "<script>",
+    "[::1",
+    ":80",
+]
+ODD_HOSTS += ["example.org@evil.example", "example.org:80:80", "x" * 60, "example.org/..", "\xe9"]
+
+
+@pytest.mark.parametrize(
+    "host", ["example.org", "EXAMPLE.org:8000", "example.org.", "[::1]", "[::1]:80", "127.0.0.1:1"]
+)
+def test_the_server_answers_under_its_names(engine: Engine, host: str) -> None:
+    client = create_app(engine, ServeConfig(hosts="example.org, [::1],127.0.0.1")).test_client()
+    for url in ("/", "/api/v1/model"):
+        assert client.get(url, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+def test_under_other_names_only_probes_are_answered(engine: Engine, host: str) -> None:
+    client = create_app(engine, ServeConfig(hosts="example.org")).test_client()
+    for url in ("/", "/api/v1/model", "/metrics", "/static/darkroom.css", "/missing"):
+        assert_problem(client.get(url, headers={"Host": host}), 421, "not asked under that name")
+    document = client.get("/api/v1/openapi.json", base_url="http://example.org").get_json()
+    assert "421" in document["paths"]["/api/v1/predict"]["post"]["responses"]
+    for url in ("/healthz", "/readyz"):
+        assert client.get(url, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+def test_without_a_list_odd_names_do_no_harm(engine: Engine, host: str) -> None:
+    response = create_app(engine, ServeConfig()).test_client().get("/", headers={"Host": host})
+    assert response.status_code in (200, 400)
+    assert "<script>" not in response.text
+
+
+@pytest.mark.parametrize("hosts", ["https://example.org", "example.org:80", "a b"])
+def test_names_that_are_none_are_one_line(hosts: str) -> None:
+    with pytest.raises(UsageError, match=r"--hosts has .* without scheme and port"):
+        ServeConfig(hosts=hosts)
 
 
 # ---- frames ----
@@ -333,7 +383,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             opened.wait(20)
         return load(content, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prediction, "load", decode)
+    monkeypatch.setattr(decoding, "load", decode)
     yield opened
     opened.set()
 
@@ -342,11 +392,11 @@ def test_a_picture_that_takes_too_long_is_given_up_and_the_others_are_not(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = ThreadPoolExecutor(2)
-    monkeypatch.setattr(prediction, "available_cores", lambda: 2)
-    monkeypatch.setattr(prediction, "_decoders", lambda: pool)
+    monkeypatch.setattr(decoding, "available_cores", lambda: 2)
+    monkeypatch.setattr(decoding, "_decoders", lambda: pool)
     begun = time.monotonic()
     sources = [("a", RED), ("b", b"stuck"), ("c", RED)]
-    answers = predict_pictures(FormulaEngine(), sources, max_seconds=0.3)
+    answers = predict_pictures(FormulaEngine(), sources, bounds=Bounds(max_seconds=0.3))
     assert time.monotonic() - begun < 10
     assert [type(answer) for answer in answers] == [Prediction, Failure, Prediction]
     assert "takes longer than 0.3 s" in answers[1].error  # type: ignore[union-attr]
@@ -356,16 +406,16 @@ def test_a_picture_that_is_stuck_takes_the_time_of_no_other(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = ThreadPoolExecutor(2)
-    monkeypatch.setattr(prediction, "available_cores", lambda: 2)
-    monkeypatch.setattr(prediction, "_decoders", lambda: pool)
+    monkeypatch.setattr(decoding, "available_cores", lambda: 2)
+    monkeypatch.setattr(decoding, "_decoders", lambda: pool)
     sources = [("stuck", b"stuck"), *((str(place), RED) for place in range(9))]
-    answers = predict_pictures(FormulaEngine(), sources, max_seconds=0.3)
+    answers = predict_pictures(FormulaEngine(), sources, bounds=Bounds(max_seconds=0.3))
     assert [type(answer) for answer in answers] == [Failure, *[Prediction] * 9]
 
 
 def test_without_a_bound_decoding_is_waited_for(stuck: threading.Event) -> None:
     threading.Timer(0.3, stuck.set).start()
-    [decoded] = decode_pictures([b"stuck"], bundles.CONTRACT)
+    [decoded] = decode_pictures([b"stuck"], bundles.CONTRACT, Bounds())
     assert isinstance(decoded, ImageError)
     assert "not a picture" in str(decoded)
 

@@ -3,7 +3,10 @@
 import gc
 import io
 import json
+import os
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -202,6 +205,45 @@ def test_what_is_no_picture_is_refused_as_one(client: FlaskClient, name: str) ->
 def test_what_lies_behind_a_picture_is_never_looked_at(client: FlaskClient) -> None:
     [entry] = upload(client, ("both.png", zipped())).get_json()["predictions"]
     assert entry["label"] == "red"
+
+
+# ---- JSON that unpacks to more than it weighs ----
+
+INFLATED = """
+import re, sys
+from pathlib import Path
+from darkroom.config import ServeConfig
+from darkroom.web import create_app
+from serving import FormulaEngine
+
+def highest():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
+
+client = create_app(FormulaEngine(), ServeConfig()).test_client()
+def ask(path, body):
+    return client.post(path, data=body, content_type="application/json").status_code
+
+for path, name in (("/api/v1/predict", "files"), ("/v1/models/colours:predict", "instances")):
+    ask(path, b" " * 8_000_000)
+    before = highest()
+    for part in (b"{},", b"[],", b"0,", b'{"a":{}},', b"7777,"):
+        body = b'{"%s":[' % name.encode() + part * (8_000_000 // len(part)) + b"0]}"
+        print(path, part, ask(path, body), round(highest() - before))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the highest memory")
+def test_json_makes_no_more_of_itself_than_it_weighs() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", INFLATED], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 10
+    for line in lines:
+        status, megabytes = map(int, line.rsplit(" ", 2)[1:])
+        assert status == 413, line
+        assert megabytes < 50, f"8 MB, of which the client makes copies, took more: {line}"
 
 
 # ---- names and heads ----

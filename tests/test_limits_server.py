@@ -15,7 +15,7 @@ import pytest
 
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
-from darkroom.web import create_app
+from darkroom.web import create_app, listener, readiness
 from darkroom.web.listener import Memory
 from darkroom.web.server import Server
 from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving
@@ -116,6 +116,37 @@ def test_clients_of_tensorflow_are_refused_in_its_shape(gated: GatedEngine) -> N
         assert set(json.loads(content)) == {"error"}
         gated.gate.set()
         assert first.result(20)[0].status == second.result(20)[0].status == 200
+
+
+# ---- whoever watches ----
+
+
+def test_who_asks_whether_the_engine_is_ready_keeps_nobody_waiting(gated: GatedEngine) -> None:
+    with serving(gated) as server, ThreadPoolExecutor(8) as pool:
+        begun = time.monotonic()
+        asked = [pool.submit(fetch, server, "GET", "/readyz") for _ in range(8)]
+        assert gated.asked.acquire(timeout=20)
+        asked_at = time.monotonic()
+        assert health(server) == 200
+        assert time.monotonic() - asked_at < 1, "this asks nobody"
+        answers = [future.result(20) for future in asked]
+        assert time.monotonic() - begun < 5, "an engine that takes so long is not ready"
+        assert {response.status for response, _ in answers} == {503}
+        assert_problem_content(json.loads(answers[0][1]), 503, "cannot answer at the moment")
+        assert not gated.asked.acquire(timeout=0), "the engine is asked once"
+        gated.gate.set()
+        until(lambda: fetch(server, "GET", "/readyz")[0].status == 200)
+
+
+def test_an_answer_of_the_engine_is_repeated_for_a_while(gated: GatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    gated.gate.set()
+    client = create_app(gated, ServeConfig()).test_client()
+    assert [client.get("/readyz").status_code for _ in range(20)] == [200] * 20
+    assert gated.asked.acquire(timeout=0)
+    assert not gated.asked.acquire(timeout=0)
+    monkeypatch.setattr(readiness, "FRESH_SECONDS", 0.0)
+    assert client.get("/readyz").status_code == 200
+    assert gated.asked.acquire(timeout=0)
 
 
 # ---- memory and disk ----
@@ -240,6 +271,41 @@ def test_connections_beyond_the_bound_wait(engine: Engine) -> None:
             connection.close()
 
 
+def test_who_says_nothing_locks_nobody_out(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(engine, max_connections=3) as server, contextlib.ExitStack() as held:
+        silent = [held.enter_context(closing(connect(server))) for _ in range(8)]
+        for _ in range(3):
+            begun = time.monotonic()
+            assert health(server) == 200
+            assert time.monotonic() - begun < 8
+        assert received(silent[0]) == b"", "the one that has been idle for longest is closed"
+    assert "connection limit" not in caplog.text, "a stranger could fill the log"
+
+
+def test_who_has_a_request_under_way_makes_no_room(gated: GatedEngine) -> None:
+    with serving(gated, max_connections=2) as server, ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(post_picture, server) for _ in range(2)]
+        for _ in asked:
+            assert gated.asked.acquire(timeout=20)
+        with closing(connect(server)):
+            time.sleep(2.5)  # longer than a connection counts as fresh
+            gated.gate.set()
+            assert [future.result(20)[0].status for future in asked] == [200, 200]
+
+
+def test_a_connection_without_a_byte_is_closed_before_one_that_is_kept(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "SILENT_SECONDS", 0.5)
+    with serving(engine) as server, closing(http.client.HTTPConnection("127.0.0.1", server.port)) as kept:
+        kept.request("GET", "/healthz")
+        kept.getresponse().read()
+        with closing(connect(server)) as silent:
+            assert received(silent) == b""
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().status == 200
+
+
 @pytest.mark.parametrize(
     ("request_text", "status"),
     [
@@ -250,6 +316,9 @@ def test_connections_beyond_the_bound_wait(engine: Engine) -> None:
         (b"GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 99999999999999\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431),
         (b"get / HTTP/1.1\r\n\r\n", 400),
@@ -284,6 +353,72 @@ def test_a_trusted_proxy_tells_the_address(engine: Engine) -> None:
         assert ask("192.0.2.2") == 200
         assert ask("192.0.2.1") == 429
         assert ask("203.0.113.9, 192.0.2.1") == 429, "what the client wrote itself does not count"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": '"bad'},
+        {"X-Forwarded-For": ":."},
+        {"X-Forwarded-Proto": "gopher"},
+        {"X-Forwarded-Proto": "https, gopher"},
+    ],
+)
+def test_what_a_proxy_garbles_is_refused_in_the_usual_shape(
+    engine: Engine, lines: list[dict[str, Any]], headers: dict[str, str]
+) -> None:
+    with serving(engine, trusted_proxy="*") as server:
+        response, body = fetch(server, "GET", "/api/v1/model", headers={**headers, "X-Request-Id": "mine-2"})
+        assert_problem_content(json.loads(body), 400, f"The header {min(headers)} is malformed")
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["X-Request-Id"] == "mine-2"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert [(line["id"], line["status"], line["path"]) for line in lines] == [("mine-2", 400, "/api/v1/model")]
+
+
+def test_who_is_refused_is_in_the_log_as_anybody(gated: GatedEngine, lines: list[dict[str, Any]]) -> None:
+    settings: dict[str, Any] = {"threads": 1, "max_queue": 1, "trusted_proxy": "*"}
+    with serving(gated, **settings) as server, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(post_picture, server)
+        assert gated.asked.acquire(timeout=20)
+        second = pool.submit(post_picture, server)
+        until(lambda: len(server._listener.task_dispatcher.queue) == 1)
+        post_picture(server, X_Forwarded_For="203.0.113.9, 192.0.2.1")
+        until(lambda: len(lines) == 1)
+        gated.gate.set()
+        assert first.result(20)[0].status == second.result(20)[0].status == 200
+    [line] = [line for line in lines if line.get("refused")]
+    assert (line["client"], line["method"], line["path"]) == ("192.0.2.1", "POST", "/api/v1/predict")
+    assert (line["status"], line["bytes_in"]) == (503, len(RED))
+    assert line["bytes_out"] > 50
+    assert 0 <= line["seconds"] < 60
+
+
+def test_pages_of_other_origins_may_read_why_they_are_refused(gated: GatedEngine) -> None:
+    settings: dict[str, Any] = {"threads": 1, "max_queue": 1, "allow_origins": "https://example.org"}
+    with serving(gated, **settings) as server, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(post_picture, server)
+        assert gated.asked.acquire(timeout=20)
+        second = pool.submit(post_picture, server)
+        until(lambda: len(server._listener.task_dispatcher.queue) == 1)
+        ours, _ = post_picture(server, Origin="https://example.org")
+        strangers, _ = post_picture(server, Origin="https://evil.example")
+        gated.gate.set()
+        assert first.result(20)[0].status == second.result(20)[0].status == 200
+    assert ours.status == strangers.status == 503
+    assert ours.headers["Access-Control-Allow-Origin"] == "https://example.org"
+    assert "Retry-After" in ours.headers["Access-Control-Expose-Headers"]
+    assert ours.headers.get_all("Cross-Origin-Resource-Policy") == ["cross-origin"]
+    assert "Access-Control-Allow-Origin" not in strangers.headers
+
+
+def test_of_several_schemes_the_proxy_s_own_counts(engine: Engine) -> None:
+    with serving(engine, trusted_proxy="127.0.0.1") as server:
+        for schemes, expected in (("http, https", b"https://x.example/"), ("https,http", b"http://x.example/")):
+            headers = {"Host": "x.example", "X-Forwarded-Proto": schemes}
+            response, page = fetch(server, "GET", "/", headers=headers)
+            assert response.status == 200
+            assert expected in page
 
 
 def test_the_page_s_address_follows_the_proxy(engine: Engine) -> None:

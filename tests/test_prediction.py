@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bundles
+from darkroom.engines.decoding import Bounds
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.engines.prediction import Failure, Prediction, expand, predict_pictures, stream_predictions
 from darkroom.errors import DarkroomError
@@ -81,8 +82,8 @@ def test_top_cuts_the_ranking_not_the_answer(engine: OnnxRuntimeEngine) -> None:
 
 def test_the_bound_on_pixels_holds(engine: OnnxRuntimeEngine) -> None:
     content = bundles.encoded((10, 240, 10), size=(50, 40))
-    [refused] = predict_pictures(engine, [("x", content)], max_pixels=1999)
-    [taken] = predict_pictures(engine, [("x", content)], max_pixels=2000)
+    [refused] = predict_pictures(engine, [("x", content)], bounds=Bounds(1999))
+    [taken] = predict_pictures(engine, [("x", content)], bounds=Bounds(2000))
     assert isinstance(refused, Failure)
     assert "50×40" in refused.error
     assert isinstance(taken, Prediction)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from darkroom.errors import ImageError
-from darkroom.preprocess import MAX_PIXELS, Preprocessing, decode, load, opened, orientation, resized
+from darkroom.preprocess import MAX_PIXELS, Preprocessing, decode, load, opened, orientation, resized, upright_size
 from pictures import (
     BLUE,
     RED,
@@ -233,6 +233,8 @@ def test_every_orientation_comes_upright(value: int, format_: str) -> None:
     upright = np.asarray(decode(content))
     assert upright.shape == ((128, 64, 3) if value >= 5 else (64, 128, 3))
     assert red_quarter(upright) == STORED_CORNER[value]
+    with opened(content) as image:
+        assert upright_size(image) == upright.shape[1::-1]
 
 
 def test_turning_differs_from_its_mirror() -> None:

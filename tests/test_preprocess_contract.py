@@ -16,7 +16,7 @@ from PIL import Image
 
 from darkroom import preprocess
 from darkroom.errors import DataError, UsageError
-from darkroom.preprocess import Preprocessing, decode, load, resized
+from darkroom.preprocess import Preprocessing, decode, load, resized, used_box
 from pictures import (
     BLUE,
     RED,
@@ -173,6 +173,33 @@ def test_exact_pixels(case: Any) -> None:
     )
     result = load(encoded(golden_picture(mode)), contract)
     assert hashlib.sha256(result.tobytes()).hexdigest()[:16] == GOLDEN[case]
+
+
+# Which part is used
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (250, 250), (301, 64)])
+@pytest.mark.parametrize(
+    "contract",
+    [
+        Preprocessing(30, 20),
+        Preprocessing(24, 24, crop_fraction=0.875),
+        Preprocessing(24, 24, resize="stretch"),
+        Preprocessing(31, 24, resize="pad", background=BACKGROUND),
+    ],
+)
+def test_the_box_says_which_part_reaches_the_network(size: tuple[int, int], contract: Preprocessing) -> None:
+    across, down = np.meshgrid((np.arange(size[0]) + 0.5) / size[0], (np.arange(size[1]) + 0.5) / size[1])
+    ramps = np.stack([across, down, np.zeros_like(across)], axis=-1)  # red tells the column, green the row
+    seen = np.asarray(resized(Image.fromarray((255 * ramps).round().astype(np.uint8)), contract)) / 255
+    left, top, right, bottom = used_box(size, contract)
+    columns = left + (right - left) * (np.arange(contract.width) + 0.5) / contract.width
+    rows = top + (bottom - top) * (np.arange(contract.height) + 0.5) / contract.height
+    inside = np.ix_((rows > 0) & (rows < 1), (columns > 0) & (columns < 1))
+    found = np.moveaxis(seen[inside][..., :2], -1, 0)
+    expected = np.stack(np.meshgrid(columns[inside[1][0]], rows[inside[0][:, 0]]))
+    assert found.size
+    assert np.abs(found - expected).max() < 0.05  # edges are averaged over what there is of them
 
 
 # Large JPEG files

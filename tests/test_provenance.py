@@ -1,6 +1,7 @@
 """Where a result comes from is recorded, and what cannot be known is left open."""
 
 import json
+import os
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,21 @@ def test_a_package_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(provenance, "version", missing)
     assert provenance.provenance()["versions"].keys() == {"darkroom", "python"}
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1), ("max 100000", 8), ("nonsense", 8), (None, 8)],
+)
+def test_a_container_has_the_cores_that_its_share_of_time_amounts_to(
+    quota: str | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    bound = provenance._quota(tmp_path / "cpu.max")
+    monkeypatch.setattr(provenance, "_quota", lambda: bound)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert provenance.available_cores() == cores
 
 
 def commit_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,11 @@ from darkroom.training.budget import Speed
 from darkroom.training.refit import first_share
 from darkroom.training.settle import Probe, settle
 from darkroom.training.state import Best
+from darkroom.verify import verify
+from darkroom.verify.checks import Check
 from finished import Finished
+from reported import tell_again
+from tampering import edited
 from training import draw_folder
 
 CONFIG = TrainConfig(
@@ -291,3 +296,52 @@ def test_the_golden_pictures_are_answered_by_the_new_network(refitted: Finished)
     golden = Golden.read(refitted.run.bundle / GOLDEN_FILE)
     answers = network_answers(deployed_network(refitted.run), golden.pixels)
     np.testing.assert_allclose(answers.probabilities, golden.probabilities, atol=1e-4)
+
+
+def verified(made: Finished) -> dict[str, Check]:
+    """All checks by their names."""
+    return {check.name: check for check in verify(made.run.folder, made.config)}
+
+
+def predictions_of_validation_tripled(run: Run) -> None:
+    stored = run.read_predictions("validation")
+    run.write_predictions("validation", replace(stored, logits=3 * stored.logits))
+
+
+def accuracy_of_validation_changed(run: Run) -> None:
+    with edited(run.metrics) as metrics:
+        metrics["validation"]["accuracy"]["value"] = 0.5
+
+
+def threshold_changed(run: Run) -> None:
+    with edited(run.metrics) as metrics:
+        metrics["threshold"] = 0.2
+    tell_again(run)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "finds"),
+    [
+        (predictions_of_validation_tripled, {"validation: metrics", "temperature and threshold"}),
+        (accuracy_of_validation_changed, {"validation: metrics"}),
+        (threshold_changed, {"temperature and threshold"}),
+    ],
+)
+def test_what_is_known_of_the_network_before_is_verified(
+    copied: Finished, tamper: Callable[[Run], None], finds: set[str]
+) -> None:
+    tamper(copied.run)
+    assert finds <= {name for name, check in verified(copied).items() if not check.passed}
+
+
+def test_it_is_verified_but_for_the_network_that_is_gone(refitted: Finished) -> None:
+    checks = verified(refitted)
+    assert [check for check in checks.values() if not check.passed] == []
+    assert "before the refit, which is kept nowhere" in checks["validation: predictions"].detail
+    path = refitted.dataset().manifest.path(int(refitted.run.read_predictions("validation").ids[0]))
+    content = path.read_bytes()
+    path.write_bytes(b"another picture")
+    try:
+        assert not verified(refitted)["validation: pictures"].passed
+    finally:
+        path.write_bytes(content)

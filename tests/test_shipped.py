@@ -17,14 +17,17 @@ from PIL import Image
 import bundles
 from darkroom import cli, shipped
 from darkroom.bundle import Bundle
+from darkroom.engines.novelty import FALSE_ALARMS
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+from darkroom.engines.prediction import Prediction
 from darkroom.errors import BundleError, RunError, UsageError
 from darkroom.export.drawn import drawn_pictures
 from darkroom.export.share import share_bundle
 from darkroom.preprocess import Preprocessing, load
 from darkroom.runs import Run
 from darkroom.summary import shipped_lines
-from darkroom.workflow import bundle_of
+from darkroom.web.papers import read_samples
+from darkroom.workflow import bundle_of, predict, samples_of
 from finished import Finished
 
 REPOSITORY = Path(__file__).parents[1]
@@ -83,6 +86,33 @@ def test_a_shipped_bundle_has_a_card_a_licence_and_no_picture_of_the_data(name: 
     assert f"{100 * info.metrics['test']['accuracy']['value']:.2f} %" in card
     assert info.provenance["licence"] == "mit"
     assert info.provenance["golden"] == "drawn"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_bundle_tells_what_is_unlike_its_data(name: str) -> None:
+    novelty = Bundle.open(SHIPPED[name]).info.novelty
+    assert novelty, "fit it on the validation pictures, as an export does"
+    assert 0 < novelty["false_alarms"] <= FALSE_ALARMS
+
+
+def test_the_drawn_samples_of_cifar10_are_recognised() -> None:
+    folder = SHIPPED["cifar10"]
+    samples = shipped.samples_to_try(folder)
+    assert samples is not None
+    answers = predict(folder, *sorted(samples.glob("*.png")))
+    assert [answer.label for answer in answers if isinstance(answer, Prediction)] == [
+        Path(answer.name).stem for answer in answers
+    ]
+    assert [sample.media_type for sample in read_samples(samples)] == ["image/png"] * len(answers)
+
+
+def test_only_what_comes_with_darkroom_has_such_samples(here: Path, tmp_path: Path) -> None:
+    assert shipped.samples_to_try(shelved(here)) is None
+    (here.parent / "shelf" / "samples" / "colours").mkdir(parents=True)
+    assert samples_of("colours", bundle_of("colours")) == here.parent / "shelf" / "samples" / "colours"
+    assert set(shipped.shipped()) == {"colours"}, "and they are no model"
+    bundles.make_bundle(tmp_path / "other" / "colours")
+    assert samples_of("x", tmp_path / "other" / "colours") is None
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -322,7 +352,8 @@ def test_an_installed_wheel_answers_by_name(sources: Path, tmp_path: Path) -> No
     with zipfile.ZipFile(build(sources, "wheel", tmp_path / "wheel")) as wheel:
         wheel.extractall(tmp_path / "site")  # noqa: S202
     installed = tmp_path / "site" / "darkroom" / "bundles"
-    assert {path.name for path in installed.iterdir()} == {*SHIPPED, "colours"}
+    assert {path.name for path in installed.iterdir()} == {*SHIPPED, "colours", "samples"}
+    assert {path.name for path in (installed / "samples").iterdir()} == {"cifar10"}
     for name in ("bundle.json", "golden.npz", "model-card.md", "model.onnx"):
         assert (installed / "colours" / name).read_bytes() == (sources / "models" / "colours" / name).read_bytes()
     (tmp_path / "photo.png").write_bytes(bundles.encoded((230, 20, 20)))

@@ -5,13 +5,14 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ import pytest
 
 import bundles
 from darkroom.config import ServeConfig
+from darkroom.engines.base import Engine
 from darkroom.engines.choice import open_engine
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.errors import BundleError, EngineError, UsageError
 from darkroom.web import create_app
+from serving import serving
 
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install 'darkroom[tf-client]'")
 pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install 'darkroom[tf-client]'")
 
-from darkroom.engines import tf_serving
+from darkroom.engines import tf_serving, tf_serving_rest
 from darkroom.engines import tf_serving_messages as messages
 from darkroom.engines.tf_serving import ATTEMPTS, TfServingEngine, connect
 from darkroom.engines.tf_serving_transport import Asked, VersionStatus
@@ -122,8 +125,16 @@ def test_a_closed_engine_says_so_and_closes_twice(folder: Path, url: str) -> Non
 
 
 def test_the_other_engine_is_the_default(folder: Path) -> None:
-    with open_engine(folder, ServeConfig()) as engine:
+    with open_engine(folder, ServeConfig(workers=0)) as engine:
         assert isinstance(engine, OnnxRuntimeEngine)
+
+
+def test_our_own_server_stands_in_for_tensorflow_serving(folder: Path, engine: Engine) -> None:
+    """It speaks the same protocol, so that clients can move between the two."""
+    with serving(engine) as server, open_engine(folder, settings(server.url)) as remote:
+        assert isinstance(remote, TfServingEngine)
+        for count in (1, 3, 40):
+            agrees(remote, count)
 
 
 # Versions, labels, readiness -----------------------------------------------------------------------------------------
@@ -268,6 +279,73 @@ def test_the_deadline_includes_what_is_tried_again(folder: Path, fake: FakeServi
         start = time.monotonic()
         refuses(lambda: engine.predict(noise(1)), "TensorFlow Serving at")
         assert time.monotonic() - start < 3
+
+
+@contextmanager
+def dripping(at_once: bytes, slowly: bytes) -> Iterator[str]:
+    """The URL of a server that says the one at once and the other a byte in 0.2 seconds."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError), listener.accept()[0] as connection:
+                connection.recv(2**20)
+                connection.sendall(at_once)
+                for byte in slowly:
+                    if over.wait(0.2):
+                        break
+                    connection.sendall(bytes([byte]))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "slowly"),
+    [
+        (b"", b"HTTP/1.1 200 OK and more"),
+        (b"HTTP/1.1 200 OK\r\n", b"Content-Length: 20\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", b"{" + 19 * b" "),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"{" + 19 * b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 5 * b"1\r\n \r\n"),
+    ],
+)
+def test_a_deadline_holds_while_the_answer_drips(at_once: bytes, slowly: bytes) -> None:
+    with dripping(at_once, slowly) as url, closing(connect(url)) as transport:
+        start = time.monotonic()
+        refuses(lambda: transport.status("colours", 0.5), "did not answer within 0.5 seconds")
+        assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 2000\r\n", b""])
+def test_an_answer_without_end_is_refused(length: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf_serving_rest, "MOST_BYTES", 1000)
+    with (
+        dripping(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n" + bytes(2000), b"") as url,
+        closing(connect(url)) as transport,
+    ):
+        refuses(lambda: transport.status("colours", 5), "answers more than 1,000 bytes")
+
+
+def test_the_deadline_includes_another_version_and_its_proof(folder: Path, fake: FakeServing, url: str) -> None:
+    """For all threads that wait for it, too; the golden pictures are several requests."""
+    given = settings(url, tf_serving_timeout=0.6, tf_serving_batch=1)
+    with open_engine(folder, given) as engine, ThreadPoolExecutor(4) as pool:
+        fake.versions, fake.delay = {2: colours()}, 0.25
+
+        def seconds(_: int) -> float:
+            start = time.monotonic()
+            refuses(lambda: engine.predict(noise(1)), "did not answer within|is not proved yet")
+            return time.monotonic() - start
+
+        assert max(pool.map(seconds, range(4))) < 1.5
+        fake.delay = 0
+        agrees(engine)
 
 
 def test_an_answer_that_is_cut_off_is_asked_for_again(folder: Path, fake: FakeServing) -> None:
@@ -437,7 +515,10 @@ def test_the_places_of_rest_follow_its_documentation() -> None:
     assert _place(Asked("m", None, "a/b")) == "/v1/models/m/labels/a%2Fb"
 
 
-def test_the_page_answers_through_it_and_says_when_it_cannot(folder: Path, fake: FakeServing, url: str) -> None:
+def test_the_page_answers_through_it_and_says_when_it_cannot(
+    folder: Path, fake: FakeServing, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.web.readiness.FRESH_SECONDS", 0.0)
     with open_engine(folder, settings(url)) as engine:
         client = create_app(engine, ServeConfig()).test_client()
         form = {"files": (io.BytesIO(bundles.encoded((230, 20, 20))), "red.png")}

@@ -11,28 +11,41 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from darkroom import verify as checking
+from darkroom.bundle import Bundle
 from darkroom.cli import main
 from darkroom.comparison.folder import Comparison
 from darkroom.config import ServeConfig
 from darkroom.data.manifest import Manifest
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
-from darkroom.evaluation.metrics import measure
+from darkroom.files import sha256_of
 from darkroom.report.write import write_report
 from darkroom.runs import Run
+from darkroom.verify.checks import Check, check
+from darkroom.verify.server import server
 from darkroom.web import create_app
 from finished import CLASSES, Finished
 from pictures import encoded, noisy
-from reported import ABLATION, Reported, compared
-from tampering import FILES, TAMPERINGS, edited, other_graph
+from reported import ABLATION, Reported, compared, settle_comparison, tell_again
+from tampering import (
+    FILES,
+    TAMPERINGS,
+    UNTRACED,
+    edited,
+    opened_split_denied,
+    other_graph,
+    predictions_of_test_removed,
+)
+from tampering_reports import OF_REPORTS
+from verifying import remembered
 
 OF_SPLITS = tuple(
-    f"{split}: {what}"
-    for split in ("validation", "test")
-    for what in ("pictures", "labels", "predictions", "metrics", "what the bundle says")
+    f"{split}: {what}" for split in ("validation", "test") for what in ("pictures", "labels", "predictions", "metrics")
 )
+OF_RUNS = ("manifest", "history", "bundle", "what the bundle says", "model card", "samples", "what was measured")
+OF_REPORTED = ("versions", "files", "numbers", "made again")
 Answer = tuple[int, list[str], list[str]]
 """Exit code, the checks that failed, and all lines."""
 Verify = Callable[..., Answer]
@@ -40,17 +53,8 @@ Verify = Callable[..., Answer]
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Resampling takes longest: the same question gets the answer that it got before."""
-    known: dict[tuple[bytes, bytes, tuple[str, ...]], dict[str, Any]] = {}
-
-    def remembered(labels: Any, answers: Any, classes: Any) -> dict[str, Any]:
-        key = labels.tobytes(), answers.tobytes(), tuple(classes)
-        if key not in known:
-            known[key] = measure(labels, answers, classes)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checking, "measure", remembered)
+    """Resampling and typesetting take longest."""
+    with remembered():
         yield
 
 
@@ -63,6 +67,8 @@ def copied(reported_run: Reported, tmp_path: Path) -> Finished:
     config = finished.run.read_config()
     config["data"]["root"] = str(data)
     finished.run.write_config(config)
+    with edited(finished.run.told) as told:  # as a report has it that was made here
+        told["sha256"]["config.json"] = sha256_of(finished.run.config)
     return replace(finished, data=data)
 
 
@@ -81,12 +87,17 @@ def verify(reported_run: Reported, capsys: pytest.CaptureFixture[str]) -> Verify
         failed = [
             found[1]
             for line in lines
-            if (found := re.match(r"FAILED  ((?:(?:train|validation|test): )?[^:]+): ", line))
+            if (found := re.match(r"FAILED  ((?:(?:train|validation|test|unused): )?[^:]+): ", line))
         ]
         assert len(failed) == sum(line.startswith("FAILED") for line in lines)
         return code or 0, failed, lines
 
     return ask
+
+
+def name_of(value: object) -> str:
+    """What a test with that parameter is called."""
+    return getattr(value, "__name__", "")
 
 
 def contents(*folders: Path) -> dict[Path, tuple[int, bytes]]:
@@ -99,7 +110,8 @@ def test_a_reported_run_holds_in_every_check_and_is_left_as_it_is(verify: Verify
     before = contents(copied.run.folder, copied.data)
     code, failed, lines = verify(copied.run.folder)
     assert (code, failed) == (0, []), lines
-    for name in ("manifest", "bundle", *OF_SPLITS, "temperature and threshold", "insights", "report"):
+    of_report = ("insights", *(f"report, {name}" for name in OF_REPORTED), "report.pdf", "slides.pptx")
+    for name in (*OF_RUNS, "train: pictures", *OF_SPLITS, "temperature and threshold", *of_report):
         assert any(line.startswith(f"ok      {name}: ") for line in lines), name
     assert any("all 27 have the hash" in line for line in lines)
     assert contents(copied.run.folder, copied.data) == before
@@ -111,7 +123,9 @@ def test_a_run_without_a_report_can_be_verified(verify: Verify, finished_run: Fi
     assert not any(line.startswith("ok      report") for line in lines)
 
 
-@pytest.mark.parametrize(("tamper", "finds"), TAMPERINGS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("tamper", "finds"), [*TAMPERINGS, *OF_REPORTS], ids=lambda value: getattr(value, "__name__", "")
+)
 def test_tampering_is_found(verify: Verify, copied: Finished, tamper: Callable[[Run], None], finds: set[str]) -> None:
     tamper(copied.run)
     code, failed, lines = verify(copied.run.folder)
@@ -120,6 +134,17 @@ def test_tampering_is_found(verify: Verify, copied: Finished, tamper: Callable[[
     assert finds <= set(failed), lines
     if tamper is other_graph:
         assert "bundle" not in failed, "which is whole, so that only its answers tell"
+
+
+@pytest.mark.parametrize(("tamper", "finds"), UNTRACED, ids=name_of)
+def test_what_no_number_follows_from_is_found_without_a_report(
+    verify: Verify, finished_run: Finished, tmp_path: Path, tamper: Callable[[Run], None], finds: set[str]
+) -> None:
+    run = finished_run.copy(tmp_path / "run").run
+    tamper(run)
+    code, failed, lines = verify(run.folder)
+    assert code == 2
+    assert finds <= set(failed), lines
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -149,6 +174,50 @@ def test_a_replaced_or_missing_picture_is_found(verify: Verify, copied: Finished
     assert any(path.name in line for line in lines if line.startswith("FAILED"))
 
 
+def with_pictures_unused_and_test_unopened(run: Run) -> None:
+    """As if a part of the training pictures had been left aside and nobody had looked at test, without a report."""
+    config, manifest = run.read_config(), Manifest.read(run.manifest, root=run.folder, classes=CLASSES, fingerprint="")
+    aside = set(manifest.indices("train")[:20].tolist())
+    rows = (replace(row, split="unused") if row.id in aside else row for row in manifest.rows)
+    manifest = replace(manifest, rows=tuple(rows))
+    manifest.write(run.manifest)
+    config["data"] |= {"manifest_sha256": sha256_of(run.manifest), "counts": manifest.counts()}
+    run.write_config(config)
+    predictions_of_test_removed(run)
+    run.write_metrics({**run.read_metrics(), "test_openings": 0})
+    opened_split_denied(run)
+    tell_again(run)
+    for path in run.reported:
+        path.unlink()
+
+
+@pytest.mark.parametrize("split", ["test", "unused"])
+def test_pictures_are_hashed_of_splits_that_are_not_judged(verify: Verify, copied: Finished, split: str) -> None:
+    with_pictures_unused_and_test_unopened(copied.run)
+    code, failed, lines = verify(copied.run.folder)
+    assert (code, failed) == (0, []), lines
+    assert any(line.startswith(f"ok      {split}: pictures: ") for line in lines)
+    assert not any("test: predictions" in line for line in lines)
+    picture(copied, split, 5).write_bytes(encoded(noisy(12, 12, seed=99)))
+    assert verify(copied.run.folder)[:2] == (2, [f"{split}: pictures"])
+
+
+def test_test_may_be_opened_again_after_the_export(verify: Verify, finished_run: Finished, tmp_path: Path) -> None:
+    run = finished_run.copy(tmp_path / "run").run
+    run.write_metrics({**run.read_metrics(), "test_openings": 3})
+    assert verify(run.folder)[:2] == (0, [])
+
+
+def test_a_package_that_is_missing_is_no_failed_check(
+    verify: Verify, reported_run: Reported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'typst'", name="typst")
+
+    monkeypatch.setattr("darkroom.verify.report.rendered", missing)
+    assert verify(reported_run.run.folder, "--sample", 1)[:2] == (2, [])
+
+
 def test_a_sample_is_enough_where_it_is_asked_for(verify: Verify, copied: Finished) -> None:
     code, failed, lines = verify(copied.run.folder, "--sample", 5)
     assert (code, failed) == (0, [])
@@ -161,8 +230,9 @@ def test_a_sample_is_enough_where_it_is_asked_for(verify: Verify, copied: Finish
     assert verify(copied.run.folder, "--sample", 0) == (2, [], [])
 
 
-def test_what_is_no_run_is_told(verify: Verify, tmp_path: Path) -> None:
-    assert verify(tmp_path / "nowhere")[0] == 2
+def test_what_is_no_run_is_told(verify: Verify, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        assert verify(path) == (2, [], []), "no checks, of which all would fail"
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert verify(tmp_path)[0] == 2
 
@@ -200,21 +270,30 @@ def test_a_server_of_this_model_is_known(verify: Verify, reported_run: Reported)
 
 
 def test_another_server_fails_the_command(verify: Verify, reported_run: Reported) -> None:
-    with serving(b'{"weights_sha256": "ab"}') as address:
+    with serving(b'{"weights_sha256": "ab", "bundle_sha256": "ab"}') as address:
         code, failed, _ = verify(reported_run.run.folder, "--sample", 1, "--server", address)
     assert (code, failed) == (2, ["server"])
 
 
-def asked(address: str, run: Run) -> checking.Check:
+def asked(address: str, run: Run) -> Check:
     """The check of a server alone."""
-    return checking._check("server", lambda: checking._server(address, run))
+    return check("server", lambda: server(address, run))
+
+
+def test_these_weights_in_another_bundle_are_known(reported_run: Reported) -> None:
+    info = Bundle.open(reported_run.run.bundle).info
+    said = {"weights_sha256": info.provenance["weights_sha256"], "bundle_sha256": replace(info, threshold=0.1).sha256}
+    with serving(json.dumps(said).encode()) as address:
+        seen = asked(address, reported_run.run)
+    assert not seen.passed
+    assert "these weights in another bundle" in seen.detail
 
 
 @pytest.mark.parametrize(
     ("body", "options"),
     [
-        (b'{"weights_sha256": "' + b"0" * 64 + b'"}', {}),
-        (b'{"weights_sha256": null}', {}),
+        (b'{"weights_sha256": "' + b"0" * 64 + b'", "bundle_sha256": null}', {}),
+        (b'{"weights_sha256": null, "bundle_sha256": null}', {}),
         (b'{"name": "something else"}', {}),
         (b"[1, 2, 3]", {}),
         (b"<html>", {}),
@@ -257,7 +336,9 @@ def test_a_comparison_is_verified_with_the_run_that_it_chose(verify: Verify, riv
     code, failed, lines = verify(rivals.folder)
     assert (code, failed) == (0, []), lines
     assert lines[0].startswith("ok      comparison: 2 candidates")
-    assert lines[-1].startswith("ok      report: ")
+    for name in ("cnn", "rival-frozen", "choice", "state and text"):
+        assert any(line.startswith(f"ok      comparison, {name}: ") for line in lines), name
+    assert lines[-1].startswith("ok      slides.pptx: ")
     place = Run(rivals.folder)
     assert json.loads(place.told.read_text())["files"] == {
         "ablation": "../ablation/ablation.json",
@@ -279,31 +360,122 @@ def test_a_comparison_that_is_overwritten_leaves_no_report(rivals: Comparison, t
     assert [path for path in (tmp_path / "copy").rglob("*") if path.is_file()] == [mine]
 
 
-@pytest.mark.parametrize(
-    ("name", "path", "found"),
-    [
-        ("comparison/comparison.json", ("candidates", 1, "validation", "accuracy", "value"), "comparison"),
-        ("comparison/comparison.json", ("candidates", 0, "serving", "milliseconds"), "report"),
-        ("comparison/runs/rival/metrics.json", ("validation", "accuracy", "value"), "comparison"),
-        ("comparison/runs/cnn/metrics.json", ("test", "accuracy", "value"), "test: metrics"),
-        ("ablation/ablation.json", ("effects", 1, "mean"), "report"),
-    ],
-)
-def test_a_comparison_that_was_changed_is_found(
-    verify: Verify, rivals: Comparison, tmp_path: Path, name: str, path: tuple[Any, ...], found: str
-) -> None:
+CONTENT = "comparison/comparison.json"
+OF_COMPARISONS = [
+    (CONTENT, ("candidates", 1, "validation", "accuracy", "value"), {"comparison, rival-frozen"}),
+    (CONTENT, ("candidates", 1, "parameters"), {"comparison, rival-frozen"}),
+    (CONTENT, ("candidates", 0, "epochs"), {"comparison, cnn"}),
+    (CONTENT, ("candidates", 0, "train_seconds"), {"comparison, cnn"}),
+    (CONTENT, ("candidates", 0, "test_openings"), {"comparison, cnn"}),
+    (CONTENT, ("candidates", 0, "serving", "milliseconds"), {"comparison, state and text", "report, numbers"}),
+    (CONTENT, ("candidates", 0, "serving", "bytes"), {"comparison, state and text"}),
+    (CONTENT, ("candidates", 1, "against_best", "p_value"), {"comparison, choice"}),
+    (CONTENT, ("choice", "margin"), {"comparison, choice"}),
+    (CONTENT, ("seed",), {"comparison, state and text"}),
+    (CONTENT, ("data", "leaks"), {"comparison, state and text"}),
+    (CONTENT, ("requested", "minutes"), {"comparison, state and text"}),
+    ("comparison/runs/rival-frozen/metrics.json", ("validation", "accuracy", "value"), {"comparison, rival-frozen"}),
+    ("comparison/runs/rival-frozen/metrics.json", ("threshold_coverage",), {"comparison, rival-frozen"}),
+    ("comparison/runs/rival-frozen/config.json", ("training", "result", "steps"), {"comparison, rival-frozen"}),
+    ("comparison/runs/cnn/metrics.json", ("test", "accuracy", "value"), {"comparison, cnn", "test: metrics"}),
+    ("ablation/ablation.json", ("effects", 1, "mean"), {"report, files", "report, numbers"}),
+]
+
+
+@pytest.fixture
+def rivals_copied(rivals: Comparison, tmp_path: Path) -> Path:
+    """The comparison and its ablation, to be changed."""
     shutil.copytree(rivals.folder.parent, tmp_path / "copy")
-    with edited(tmp_path / "copy" / name) as content:
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize(("name", "path", "finds"), OF_COMPARISONS)
+def test_a_comparison_that_was_changed_is_found(
+    verify: Verify, rivals_copied: Path, name: str, path: tuple[Any, ...], finds: set[str]
+) -> None:
+    with edited(rivals_copied / name) as content:
         for part in path[:-1]:
             content = content[part]
-        content[path[-1]] += 0.01
-    code, failed, lines = verify(tmp_path / "copy" / "comparison")
+        content[path[-1]] += 0.01 if isinstance(content[path[-1]], float) else 1
+    code, failed, lines = verify(rivals_copied / "comparison", "--sample", 1)
     assert code == 2
-    assert found in failed, lines
+    assert finds <= set(failed), lines
 
 
-def test_a_comparison_that_is_damaged_is_told(verify: Verify, rivals: Comparison, tmp_path: Path) -> None:
-    shutil.copytree(rivals.folder.parent, tmp_path / "copy")
-    for text in ("{", "[]", '{"choice": {"chosen": "nobody"}, "candidates": []}'):
-        (tmp_path / "copy" / "comparison" / "comparison.json").write_text(text)
-        assert verify(tmp_path / "copy" / "comparison")[0] == 2
+def another_is_chosen(place: Comparison) -> None:
+    with edited(place.content) as content:
+        content["choice"]["chosen"] = "rival-frozen"
+        for row in content["candidates"]:
+            row["chosen"] = not row["chosen"]
+
+
+def another_reason_is_given(place: Comparison) -> None:
+    with edited(place.content) as content:
+        content["candidates"][0]["reason"] = "the most beautiful"
+
+
+def another_rule_is_given(place: Comparison) -> None:
+    with edited(place.content) as content:
+        content["choice"]["rule"] = "the most beautiful"
+
+
+def a_candidate_is_left_out(place: Comparison) -> None:
+    """With the words and figures that follow from it made to fit, and a reason."""
+    content = place.read()
+    rows = [row for row in content["candidates"] if row["chosen"]]
+    settle_comparison(place, rows, place.chosen.read_config())
+    with edited(place.state) as kept:
+        kept["serving"]["rival-frozen"] = content["candidates"][1]["serving"]
+    with edited(place.content) as changed:
+        changed["left_out"] = ["left out: rival-frozen, which failed: out of memory"]
+
+
+def a_candidate_is_hidden(place: Comparison) -> None:
+    shutil.rmtree(place.run("rival-frozen").folder)
+
+
+def text_is_rewritten(place: Comparison) -> None:
+    place.text.write_text(place.text.read_text().replace("cnn", "CNN"))
+
+
+def predictions_of_a_rival_are_better(place: Comparison) -> None:
+    run = place.run("rival-frozen")
+    stored = run.read_predictions("validation")
+    run.write_predictions("validation", replace(stored, logits=8 * np.eye(3, dtype=np.float32)[stored.labels]))
+
+
+def a_rival_had_another_split(place: Comparison) -> None:
+    run = place.run("rival-frozen")
+    run.manifest.write_text(run.manifest.read_text().replace(",test,", ",train,", 1))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "finds"),
+    [
+        (another_is_chosen, {"comparison, choice", "comparison, state and text"}),
+        (another_reason_is_given, {"comparison, choice"}),
+        (another_rule_is_given, {"comparison, choice"}),
+        (a_candidate_is_left_out, {"comparison"}),
+        (a_candidate_is_hidden, {"comparison", "comparison, rival-frozen"}),
+        (text_is_rewritten, {"comparison, state and text"}),
+        (predictions_of_a_rival_are_better, {"comparison, rival-frozen", "comparison, choice"}),
+        (a_rival_had_another_split, {"comparison, rival-frozen"}),
+    ],
+)
+def test_a_comparison_that_was_bent_is_found(
+    verify: Verify, rivals_copied: Path, tamper: Callable[[Comparison], None], finds: set[str]
+) -> None:
+    tamper(Comparison(rivals_copied / "comparison"))
+    code, failed, lines = verify(rivals_copied / "comparison", "--sample", 1)
+    assert code == 2
+    assert finds <= set(failed), lines
+
+
+def test_a_comparison_that_is_damaged_is_told(verify: Verify, rivals_copied: Path) -> None:
+    for text in ("{", "[]", '{"choice": {"chosen": "nobody"}, "candidates": []}', '{"choice": 1, "candidates": 2}'):
+        (rivals_copied / CONTENT).write_text(text)
+        assert verify(rivals_copied / "comparison")[0] == 2
+    (rivals_copied / CONTENT).unlink()
+    code, failed, lines = verify(rivals_copied / "comparison")
+    assert (code, failed) == (2, ["comparison"])
+    assert "--resume" in lines[0]

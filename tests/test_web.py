@@ -74,7 +74,7 @@ def assert_problem(response: TestResponse, status: int, *words: str) -> None:
 # ---- answers ----
 
 
-def test_twenty_pictures_of_which_three_are_broken(client: FlaskClient) -> None:
+def test_twenty_pictures_of_which_three_are_broken(client: FlaskClient, folder: Path) -> None:
     pictures = bundles.mixed_pictures()
     response = upload(client, *pictures)
     assert response.status_code == 200
@@ -98,7 +98,9 @@ def test_twenty_pictures_of_which_three_are_broken(client: FlaskClient) -> None:
         for colour in ("red", "green", "blue"):
             if entry["name"].startswith(colour):
                 assert entry["label"] == colour
-    assert response.get_json()["model"] == {"name": "colours", "threshold": 0.6, "weights_sha256": "ab" * 32}
+    model = response.get_json()["model"]
+    assert model.pop("bundle_sha256") == json.loads((folder / "bundle.json").read_text())["sha256"]
+    assert model == {"name": "colours", "threshold": 0.6, "weights_sha256": "ab" * 32}
 
 
 def test_the_field_may_be_called_file(client: FlaskClient) -> None:
@@ -219,6 +221,7 @@ def test_an_engine_that_fails_is_503_without_its_words(url: str, caplog: pytest.
     with caplog.at_level(logging.ERROR):
         response = client.get(url) if url == "/readyz" else upload(client, ("a.png", RED), url=url)
     assert_problem(response, 503)
+    assert response.headers["Retry-After"] == "1"
     assert "secret" not in response.text
     assert "secret" in caplog.text
     assert client.get("/healthz").status_code == 200

@@ -3,25 +3,23 @@
 import base64
 import io
 import json
-import logging
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from PIL import Image
+from PIL import ExifTags, Image
 from werkzeug.test import TestResponse
 
 import bundles
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
+from darkroom.preprocess import Preprocessing
 from darkroom.web import create_app
 from darkroom.web.docs import ALL
 from darkroom.web.endpoints import JSON
 from darkroom.web.openapi import address_of
-from darkroom.web.tracing import log
 from json_schema import faults, resolve
 from serving import RED, FormulaEngine, assert_problem, upload
 
@@ -36,26 +34,6 @@ def app(engine: Engine) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, Any]]]:
-    """The lines of the access log, as they are written."""
-    written: list[dict[str, Any]] = []
-
-    class Keeper(logging.Handler):
-        """Keeps what is logged."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            """Keep one line."""
-            written.append(json.loads(record.getMessage()))
-
-    keeper = Keeper()
-    log.addHandler(keeper)
-    log.setLevel(logging.INFO)
-    yield written
-    log.removeHandler(keeper)
-    log.setLevel(logging.NOTSET)
 
 
 def encoded(content: bytes, **more: Any) -> dict[str, Any]:
@@ -99,7 +77,7 @@ def test_json_names_may_be_left_out_and_are_cleaned(client: FlaskClient) -> None
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 9_000, "nested too deeply"),
         (b'{"files": [{"content": NaN}]}', "NaN is no number of JSON"),
         (b'{"files": [{"content": ' + b"9" * 5000 + b"}]}", "not JSON"),
         (b"null", "a list files"),
@@ -203,6 +181,32 @@ def test_the_document_has_the_form_of_openapi(document: dict[str, Any]) -> None:
         assert resolve({"$ref": reference}, document)
     used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert used == set(document["components"]["schemas"])
+
+
+def test_the_document_tells_what_a_refusal_carries_and_what_is_known(document: dict[str, Any]) -> None:
+    predict = document["paths"]["/api/v1/predict"]["post"]
+    assert "Retry-After" in predict["responses"]["503"]["headers"]
+    assert resolve(predict["responses"]["503"]["headers"]["Retry-After"], document)["schema"]["type"] == "integer"
+    [label] = document["paths"]["/api/v1/explain"]["post"]["parameters"]
+    assert label["schema"]["enum"] == list(bundles.CLASSES)
+    names = document["paths"]["/v1/models/{name}/versions/{version}"]["get"]["parameters"]
+    assert [parameter["schema"]["enum"] for parameter in names] == [["colours"], ["1"]]
+
+
+@pytest.mark.parametrize("field", ["files", "file"])
+def test_both_fields_of_a_form_are_described_and_taken(
+    client: FlaskClient, document: dict[str, Any], field: str
+) -> None:
+    assert client.post("/api/v1/predict", data={field: (io.BytesIO(RED), "a"), "more": "x"}).status_code == 200
+    form = document["components"]["schemas"]["UploadForm"]
+    assert faults({field: ["…"], "more": "x"}, form, document) == []
+    assert faults({"more": "x"}, form, document) != []
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+def test_both_formats_of_the_metrics_are_described(client: FlaskClient, document: dict[str, Any], accept: str) -> None:
+    response = client.get("/metrics", headers={"Accept": accept})
+    assert shape_of(document, "/metrics", "get", response)["type"] == "string"
 
 
 def test_routes_and_document_are_the_same(app: Flask, document: dict[str, Any]) -> None:
@@ -318,11 +322,31 @@ def test_where_a_class_is_seen_is_told(explaining: FlaskClient) -> None:
         document = explaining.get("/api/v1/openapi.json").get_json()
         assert faults(content, shape_of(document, "/api/v1/explain", "post", response), document) == []
         assert content["label"] == label
+        assert content["box"] == [0, 0, 1, 1]
         rows = content["weights"]
         assert (len(rows), len(rows[0])) == (8, 8)
         assert all(row[place] == 1 and row[-1 - place] == 0 for row in rows)
     best = explaining.post("/api/v1/explain", data=RED, content_type="image/png").get_json()
     assert best["label"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("changes", "box"),
+    [
+        ({}, [0, 0.166667, 1, 0.833333]),  # the file holds it lying: upright it is 32 pixels wide and 48 high
+        ({"crop_fraction": 0.875}, [0.0625, 0.208333, 0.9375, 0.791667]),
+        ({"resize": "stretch"}, [0, 0, 1, 1]),
+        ({"resize": "pad"}, [-0.181818, 0, 1.272727, 1]),  # 11 of 16 pixels, the odd bar right
+    ],
+)
+def test_where_the_explained_part_lies_is_told(changes: dict[str, Any], box: list[float]) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stream = io.BytesIO()
+    Image.new("RGB", (48, 32), (240, 10, 10)).save(stream, "JPEG", exif=exif)
+    client = create_app(FormulaEngine(preprocessing=Preprocessing(16, 16, **changes)), ServeConfig()).test_client()
+    found = client.post("/api/v1/explain", data=stream.getvalue(), content_type="image/jpeg").get_json()
+    assert found["box"] == box
 
 
 def test_explaining_refuses_what_it_must(explaining: FlaskClient) -> None:

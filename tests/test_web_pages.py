@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 import bundles
 from darkroom.bundle import CARD_FILE
@@ -20,7 +22,7 @@ from darkroom.web.page import rendered
 from darkroom.web.papers import MOST_SAMPLES, Papers, Sample, read_samples
 from darkroom.web.results import to_csv
 from finished import Finished
-from serving import RED, FormulaEngine, assert_problem, upload
+from serving import RED, FormulaEngine, assert_problem, fetch, serving, upload
 
 CARD = """---
 license: mit
@@ -111,6 +113,16 @@ def test_answers_as_csv(client: FlaskClient) -> None:
             assert row["sure"] == ("yes" if float(row["confidence"]) >= 0.6 else "no")
 
 
+def test_the_csv_says_what_is_unlike_where_the_model_knows() -> None:
+    novelty = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
+    for known, said in ((novelty, ["no", "yes", ""]), ({}, ["", "", ""])):
+        client = create_app(FormulaEngine(novelty=known), ServeConfig()).test_client()
+        contents = [RED, bundles.encoded((100, 100, 100)), b"broken"]
+        files = [(io.BytesIO(content), "a") for content in contents]
+        rows = csv.DictReader(io.StringIO(client.post("/", data={"files": files, "as": "csv"}).text))
+        assert [row["unlike"] for row in rows] == said
+
+
 def test_answers_as_json(client: FlaskClient) -> None:
     response = client.post("/", data=form("a.png", **{"as": "json"}))
     assert response.content_type == "application/json"
@@ -188,12 +200,23 @@ def test_a_folder_that_is_missing_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_run_offers_its_samples_and_a_bundle_none(finished_run: Finished) -> None:
-    from darkroom.workflow import samples_of
+    from darkroom.workflow import bundle_of, samples_of
 
-    assert samples_of(finished_run.run.folder) == finished_run.run.samples
-    assert samples_of(finished_run.run.bundle) is None
-    assert samples_of("cifar10") is None
+    bundle = finished_run.run.bundle
+    assert samples_of(finished_run.run.folder, bundle) == finished_run.run.samples
+    assert samples_of(bundle, bundle) is None
+    drawn = samples_of("cifar10", bundle_of("cifar10"))
+    assert drawn is not None
+    assert {path.suffix for path in drawn.iterdir()} == {".png"}
     assert len(Papers.of(finished_run.run.bundle, finished_run.run.samples).samples) == 10
+
+
+def test_answers_to_the_plain_form_have_a_heading_that_the_form_leads_to(client: FlaskClient) -> None:
+    assert 'action="/#answers"' in client.get("/").text
+    files = [(io.BytesIO(content), name) for name, content in bundles.mixed_pictures()]
+    page = client.post("/", data={"files": files}).text
+    assert page.index('id="answers"') < page.index("<h2>Answers</h2>") < page.index('class="card')
+    assert re.search(r'role="status">\d+ answered, \d+ not sure, 3 without an answer</p>', page)
 
 
 def test_a_form_that_is_too_large_is_told_on_the_page(engine: Engine) -> None:
@@ -202,3 +225,72 @@ def test_a_form_that_is_too_large_is_told_on_the_page(engine: Engine) -> None:
     assert response.status_code == 413
     assert response.content_type.startswith("text/html")
     assert "10 kB in all" in response.text
+
+
+# ---- errors in a browser ----
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
+
+
+class BrokenEngine(FormulaEngine):
+    """Answers nothing, through a mistake of ours or the engine's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def run(self, pixels: Any) -> Any:
+        """Fail."""
+        raise self._error
+
+
+def assert_page(response: TestResponse, status: int, words: str) -> None:
+    """Hold an error to being a page like the others."""
+    assert response.status_code == status
+    assert response.content_type == "text/html; charset=utf-8"
+    assert words in response.text
+    assert 'href="/static/darkroom.css"' in response.text
+    assert response.headers["X-Request-Id"]
+    assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+
+
+def test_what_is_not_there_is_told_on_a_page(client: FlaskClient) -> None:
+    for address in ("/nowhere", "/samples/9", "/static/nowhere.css"):
+        assert_page(client.get(address, headers=BROWSER), 404, "There is no such page")
+    assert_page(client.get("/<b>", headers=BROWSER), 404, "There is no such page")
+
+
+@pytest.mark.parametrize("address", ["/api/v1/nowhere", "/api/nowhere"])
+def test_programs_get_no_page(client: FlaskClient, address: str) -> None:
+    assert_problem(client.get(address, headers=BROWSER), 404)
+    assert client.get("/v1/models/other", headers=BROWSER).content_type == "application/json"
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html;q=0", "garbage;;q=x,", ""])
+def test_who_wants_no_page_gets_none(client: FlaskClient, accept: str) -> None:
+    assert_problem(client.get("/nowhere", headers={"Accept": accept}), 404)
+
+
+def test_whoever_asks_too_often_is_told_on_a_page(engine: Engine) -> None:
+    client = create_app(engine, ServeConfig(max_requests_per_minute=1)).test_client()
+    assert client.get("/", headers=BROWSER).status_code == 200
+    response = client.get("/", headers=BROWSER)
+    assert_page(response, 429, "come back in")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_a_mistake_of_ours_is_told_on_a_page() -> None:
+    client = create_app(BrokenEngine(ValueError("secret")), ServeConfig()).test_client()
+    response = client.post("/", data=form("a.png"), headers=BROWSER)
+    assert_page(response, 500, "The server made a mistake")
+    assert "secret" not in response.text
+
+
+def test_what_never_reaches_the_application_is_told_on_a_page(engine: Engine) -> None:
+    with serving(engine, max_request_megabytes=0.01) as server:
+        for headers, kind in ((BROWSER, "text/html; charset=utf-8"), ({}, "application/problem+json")):
+            response, body = fetch(server, "POST", "/", body=bytes(20_000), headers=headers)
+            assert response.status == 413
+            assert response.headers["Content-Type"] == kind
+            assert "10 kB in all" in body.decode()
+            assert "script-src 'self'" in response.headers["Content-Security-Policy"]

@@ -18,6 +18,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,12 +102,22 @@ class BundleInfo:
         """The name under which a model server knows the model: letters, digits, `.`, `_` and `-` of ASCII."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "model"
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the bundle says, the hashes of its files among it."""
+        return _sha256(self.to_text())
+
     def to_text(self) -> str:
         """The one serialisation of bundle.json: the file must equal it byte for byte."""
         content: dict[str, Any] = {"format": FORMAT} | {part.name: getattr(self, part.name) for part in fields(self)}
         content["classes"] = list(self.classes)
         content["preprocessing"] = self.preprocessing.to_json()
         return _canonical(content | {"sha256": _sha256(_canonical(content))})
+
+    @cached_property
+    def sha256(self) -> str:
+        """What the file says of itself, and so of the whole bundle, whose other files it has the hashes of."""
+        return str(json.loads(self.to_text())["sha256"])
 
     @classmethod
     def read(cls, path: Path) -> "BundleInfo":

@@ -215,7 +215,8 @@ def serve(model: str, /, *, print_systemd_unit: Flag = False, settings: Serving 
     print_systemd_unit
         Print a unit with which systemd runs this very server, and serve nothing.
     """
-    bundle, samples = workflow.bundle_of(model), settings.samples or workflow.samples_of(model)
+    bundle = workflow.bundle_of(model)
+    samples = settings.samples or workflow.samples_of(model, bundle)
     if print_systemd_unit:
         from darkroom.web.systemd import unit
 

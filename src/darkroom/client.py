@@ -1,5 +1,6 @@
 """Asking a server of darkroom from a program or the command line; nothing but the standard library is needed for it."""
 
+import http.client
 import json
 import secrets
 import time
@@ -30,6 +31,16 @@ SECONDS = 120.0
 Sleep = Callable[[float], None]
 
 
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follows nobody elsewhere: urllib would take the key along, to whatever host an answer names."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Leave the answer an error."""
+
+
+_OPENER = urllib.request.build_opener(_StayHere)
+
+
 class Client:
     """A server, and the key that it asks for, if it asks for one."""
 
@@ -54,18 +65,29 @@ class Client:
 
         Raises `ServerError`; a file that cannot be read, or is too large, gets an error of its own.
         """
-        limits = self.model()["limits"]
+        limits = self._limits()
         for batch in _batches(paths, limits):
             readable = [(path, content) for path, content in batch if isinstance(content, bytes)]
             answered = iter(self._predict(readable, top=top) if readable else ())
             for path, content in batch:
                 yield next(answered) if isinstance(content, bytes) else Failure(str(path), content)
 
+    def _limits(self) -> dict[str, int]:
+        limits = self.model()["limits"]
+        try:
+            return {name: int(limits[name]) for name in ("max_file_bytes", "max_request_bytes", "max_files")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("limits", error) from error
+
     def _predict(self, files: Sequence[tuple[Path, bytes]], *, top: int | None) -> list[Answer]:
         media_type, body = form(files)
         address = "/api/v1/predict" + ("" if top is None else f"?top={top}")
-        entries = self._ask("POST", address, body, {"Content-Type": media_type})["predictions"]
-        return [answer_of(str(path), entry) for (path, _), entry in zip(files, entries, strict=True)]
+        content = self._ask("POST", address, body, {"Content-Type": media_type})
+        try:
+            entries = content["predictions"]
+            return [answer_of(str(path), entry) for (path, _), entry in zip(files, entries, strict=True)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("predictions", error) from error
 
     def _ask(
         self, method: str, address: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -85,21 +107,31 @@ class Client:
             self._url + address, body, {**self._headers, **headers}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as response:  # noqa: S310
+            with _OPENER.open(request, timeout=SECONDS) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error) from error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", error)).strip() or type(error).__name__
             raise ServerError(f"{self._url} cannot be asked ({reason}): is it a server of darkroom?") from error
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         detail = _detail(error)
         if error.code in (429, 503):
             return _BusyError(detail, _seconds(error.headers))
+        if "Location" in error.headers:
+            detail += (
+                f", and sends to {error.headers['Location']}: give that address, if you trust it with the pictures"
+            )
         trace = error.headers.get("X-Request-Id")
         return ServerError(f"{self._url} answers {error.code}: {detail}" + (f" (request {trace})" if trace else ""))
+
+    def _strange(self, what: str, error: Exception) -> ServerError:
+        why = f"no {error}" if isinstance(error, KeyError) else error
+        return ServerError(
+            f"{self._url} answers with {what} of another form ({why}): is it a darkroom of this version?"
+        )
 
 
 class _BusyError(Exception):
@@ -118,12 +150,15 @@ def form(files: Sequence[tuple[Path, bytes]]) -> tuple[str, bytes]:
 
 
 def answer_of(name: str, entry: Mapping[str, Any]) -> Answer:
-    """One entry of the server's `predictions`."""
+    """One entry of the server's `predictions`.
+
+    Raises `KeyError`, `TypeError` or `ValueError` where it is of another form.
+    """
     if "error" in entry:
         return Failure(name, entry["error"]["detail"])
-    ranked = tuple((item["label"], item["probability"]) for item in entry["probabilities"])
+    ranked = tuple((str(item["label"]), float(item["probability"])) for item in entry["probabilities"])
     novelty = Novelty(**entry["novelty"]) if "novelty" in entry else None
-    return Prediction(name, entry["label"], entry["confidence"], entry["sure"], ranked, novelty)
+    return Prediction(name, str(entry["label"]), float(entry["confidence"]), bool(entry["sure"]), ranked, novelty)
 
 
 def _batches(paths: Sequence[Path], limits: Mapping[str, int]) -> Iterator[list[tuple[Path, bytes | str]]]:
@@ -156,7 +191,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
     """What a problem says, or the status where something else answered."""
     try:
         return str(json.load(error)["detail"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return str(error.reason)
 
 

@@ -17,7 +17,7 @@ from darkroom.comparison.folder import (
     require_same_data,
     require_same_pictures,
 )
-from darkroom.config import OURS, CompareConfig, DataConfig, TrainConfig
+from darkroom.config import OURS, CompareConfig, DataConfig, Preference, TrainConfig
 from darkroom.errors import DarkroomError, ExportError, RunError, TrainingStoppedError, UsageError
 from darkroom.progress import say
 from darkroom.provenance import provenance
@@ -55,23 +55,25 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """All that is known of it, for comparison.json."""
-        content, metrics = self.run.read_config(), self.run.read_metrics()
-        network, result = content["network"], content["training"]["result"]
-        return {
-            "name": self.title,
-            "network": self.network,
-            "how": self.how,
-            "image_size": content["data"]["preprocessing"]["width"],
-            "parameters": network["parameters"],
-            "multiply_adds": network["multiply_adds"],
-            "epochs": result["epochs"],
-            "best_epoch": result["best_epoch"],
-            "train_seconds": self.run.train_seconds,
-            "train_joules": result.get("joules"),
-            "serving": asdict(self.serving),
-            "test_openings": metrics["test_openings"],
-            **{split: _headline(metrics[split]) for split in ("validation", "test") if split in metrics},
-        }
+        return {"network": self.network, "how": self.how, "serving": asdict(self.serving), **told_by(self.run)}
+
+
+def told_by(run: Run) -> dict[str, Any]:
+    """What the run of a candidate says of it."""
+    content, metrics = run.read_config(), run.read_metrics()
+    network, result = content["network"], content["training"]["result"]
+    return {
+        "name": run.folder.name,
+        "image_size": content["data"]["preprocessing"]["width"],
+        "parameters": network["parameters"],
+        "multiply_adds": network["multiply_adds"],
+        "epochs": result["epochs"],
+        "best_epoch": result["best_epoch"],
+        "train_seconds": run.train_seconds,
+        "train_joules": result.get("joules"),
+        "test_openings": metrics["test_openings"],
+        **{split: _headline(metrics[split]) for split in ("validation", "test") if split in metrics},
+    }
 
 
 def _headline(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -357,29 +359,39 @@ def _speeds(contest: Contest) -> "Iterator[tuple[str, Speed]]":
 
 
 def _choose(contest: Contest) -> "list[Verdict]":
+    rows = [(entry.network, entry.run, asdict(entry.serving)) for entry in contest.entries]
+    return verdicts_on(rows, contest.config.prefer)
+
+
+def verdicts_on(rows: Sequence[tuple[str, Run, Mapping[str, Any]]], prefer: Preference) -> "list[Verdict]":
+    """A verdict on each candidate, of whom network, run and what was measured of serving it are given.
+
+    Raises:
+        RunError: they were not evaluated on the same pictures.
+    """
     import numpy as np
 
     from darkroom.comparison.choice import Candidate, choose
 
-    entries = contest.entries
-    predictions = [entry.run.read_predictions("validation") for entry in entries]
-    for entry, said in zip(entries, predictions, strict=True):
+    predictions = [run.read_predictions("validation") for _, run, _ in rows]
+    for (_, run, _), said in zip(rows, predictions, strict=True):
         if not np.array_equal(said.ids, predictions[0].ids) or not np.array_equal(said.labels, predictions[0].labels):
             raise RunError(
-                f"{entry.title} and {entries[0].title} were evaluated on other pictures: compare again with --overwrite"
+                f"{run.folder.name} and {rows[0][1].folder.name} were evaluated on other pictures: compare again with "
+                "--overwrite"
             )
     candidates = [
         Candidate(
-            name=entry.title,
-            network=entry.network,
+            name=run.folder.name,
+            network=network,
             right=said.logits.argmax(axis=1) == said.labels,
-            log_loss=entry.run.read_metrics()["validation"]["log_loss"]["value"],
-            milliseconds=entry.serving.milliseconds,
-            megabytes=entry.serving.bytes / 1e6,
+            log_loss=run.read_metrics()["validation"]["log_loss"]["value"],
+            milliseconds=serving["milliseconds"],
+            megabytes=serving["bytes"] / 1e6,
         )
-        for entry, said in zip(entries, predictions, strict=True)
+        for (network, run, serving), said in zip(rows, predictions, strict=True)
     ]
-    return choose(candidates, contest.config.prefer)
+    return choose(candidates, prefer)
 
 
 def _open_test(contest: Contest, verdicts: "Sequence[Verdict]") -> None:

@@ -318,6 +318,9 @@ class EngineConfig:
 
     engine: EngineName = "onnxruntime"
     """ONNX Runtime inside of the server, or a TensorFlow Serving that runs elsewhere."""
+    workers: int | None = None
+    """Processes that decode pictures and run ONNX Runtime, a picture each at a time: one a core when not given; with 0,
+    threads of the server do it."""
     tf_serving_url: str = ""
     """Where that TensorFlow Serving listens: grpc://HOST:8500 or http://HOST:8501 (grpcs and https with TLS)."""
     tf_serving_model: str = ""
@@ -334,6 +337,7 @@ class EngineConfig:
     """Most pictures in one request to TensorFlow Serving; at most the max_batch_size that it was started with."""
 
     def __post_init__(self) -> None:
+        check(self.workers is None or 0 <= self.workers <= 256, f"--workers is {self.workers}: give 0 to 256 processes")
         url, remote = self.tf_serving_url, self.engine == "tf-serving"
         check(bool(url) or not remote, "--engine tf-serving asks a server: say where with --tf-serving-url")
         check(remote or not url, f"--tf-serving-url {url} is asked by --engine tf-serving only: give both")
@@ -358,6 +362,8 @@ class ServeConfig(EngineConfig):
     """Address to listen on; 0.0.0.0 opens the server to the network."""
     port: int = 8000
     """Port to listen on."""
+    metrics_port: int | None = None
+    """Port for /metrics alone, to be kept inside; on --port with all else when not given, nowhere with 0."""
     threads: int = 4
     """Requests answered at the same time."""
     max_request_megabytes: float = 64
@@ -375,7 +381,7 @@ class ServeConfig(EngineConfig):
     max_memory_megabytes: float = 512
     """Memory for all requests that arrive, wait or are being answered; beyond it the next are refused (503)."""
     max_connections: int = 200
-    """Connections held open at the same time; further ones wait until one of them closes."""
+    """Connections held open at the same time; of so many the one idle for longest is closed, or further ones wait."""
     max_transfer_seconds: float = 60
     """Time in which a request must have arrived, and an answer been taken, before a slow client is cut off."""
     max_requests_per_minute: float = 0
@@ -384,6 +390,8 @@ class ServeConfig(EngineConfig):
     """Longest time that stopping waits for requests which are being answered."""
     api_keys: Path | None = None
     """File of API keys, made with `darkroom key`, one of which every prediction then needs; read at start."""
+    hosts: str = ""
+    """Names, separated by commas, under which alone the server answers, such as example.org; any when empty."""
     allow_origins: str = ""
     """Origins, separated by commas, whose pages may call the API (CORS), such as https://example.org."""
     frame_ancestors: str = ""
@@ -400,6 +408,9 @@ class ServeConfig(EngineConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 <= self.port <= 65535, f"--port is {self.port}: give a number from 0 to 65535")
+        own = self.metrics_port
+        check(own is None or 0 <= own <= 65535, f"--metrics-port is {own}: give a number from 0 to 65535")
+        check(not own or own != self.port, f"--metrics-port and --port are both {own}: give another, or neither")
         for name in (field.name for field in fields(self) if field.name.startswith("max_") or field.name == "threads"):
             value = getattr(self, name)
             unlimited = name == "max_requests_per_minute" and value == 0
@@ -413,12 +424,15 @@ class ServeConfig(EngineConfig):
         check(self.max_connections <= most, f"--max-connections is {self.max_connections}: give at most {most}")
         check(0 <= self.stop_seconds < math.inf, f"--stop-seconds is {self.stop_seconds}: give 0 or more")
         check(1 <= self.proxy_hops <= 20, f"--proxy-hops is {self.proxy_hops}: give 1 to 20")
+        for host in origins(self.hosts):
+            known = re.fullmatch(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]", host)
+            check(known is not None, f"--hosts has {host!r}: give names without scheme and port, as in example.org")
         _check_origins("--allow-origins", self.allow_origins)
         _check_origins("--frame-ancestors", self.frame_ancestors)
 
 
 def origins(listed: str) -> frozenset[str]:
-    """The origins of a list with commas."""
+    """The origins, or names, of a list with commas."""
     return frozenset(origin.strip() for origin in listed.split(",") if origin.strip())
 
 

@@ -37,7 +37,7 @@ FULL = "the memory is full: close other programs, or give --accumulate 4, a smal
 
 EXTRAS = {
     **dict.fromkeys(("flask", "markdown_it", "onnxruntime", "prometheus_client", "waitress"), "serve"),
-    **dict.fromkeys(("jinja2", "nbformat", "pptx", "typst"), "report"),
+    **dict.fromkeys(("jinja2", "matplotlib", "nbformat", "pptx", "scipy", "sklearn", "typst", "yaml"), "report"),
     **dict.fromkeys(("timm", "huggingface_hub", "torchvision"), "transfer"),
     **dict.fromkeys(("grpc", "google"), "tf-client"),
     "tensorflow": "tf",

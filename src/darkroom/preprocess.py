@@ -61,6 +61,7 @@ MAX_PIXELS = 200_000_000
 """Default bound on width × height of a picture."""
 
 Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
 Resize = Literal["cover", "stretch", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
 Pixels = npt.NDArray[np.uint8]
@@ -234,7 +235,7 @@ def resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         return _scaled(image, target, filter_, _covering_box(image.size, target, preprocessing.crop_fraction))
     size = _fitting_size(image.size, target)
     canvas = Image.new("RGB", target, preprocessing.background)
-    canvas.paste(_scaled(image, size, filter_, whole), ((target[0] - size[0]) // 2, (target[1] - size[1]) // 2))
+    canvas.paste(_scaled(image, size, filter_, whole), _margins(size, target))
     return canvas
 
 
@@ -281,6 +282,26 @@ def used_part(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
+def used_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:
+    """Where that part lies, in fractions of an upright picture of that size; bars of `pad` lie beyond 0 and 1."""
+    (width, height), target = size, (preprocessing.width, preprocessing.height)
+    if preprocessing.resize == "stretch":
+        return 0.0, 0.0, 1.0, 1.0
+    if preprocessing.resize == "cover":
+        left, top, right, bottom = _covering_box(size, target, preprocessing.crop_fraction)
+        return left / width, top / height, right / width, bottom / height
+    fitted = _fitting_size(size, target)
+    left, top = _margins(fitted, target)
+    return -left / fitted[0], -top / fitted[1], (target[0] - left) / fitted[0], (target[1] - top) / fitted[1]
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened picture once it is upright; it need not be decoded for that."""
+    width, height = image.size
+    turned = orientation(image) >= 5 and image.format != "TIFF"  # Pillow tells a TIFF's size as if it were upright
+    return (height, width) if turned else (width, height)
+
+
 def _covering_box(
     size: tuple[int, int], target: tuple[int, int], crop_fraction: float
 ) -> tuple[float, float, float, float]:
@@ -290,6 +311,11 @@ def _covering_box(
     box_height = (height if wider else width * target_height / target_width) * crop_fraction
     left, top = (width - box_width) / 2, (height - box_height) / 2
     return left, top, left + box_width, top + box_height
+
+
+def _margins(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Of a centred picture: left of it and above."""
+    return (target[0] - size[0]) // 2, (target[1] - size[1]) // 2
 
 
 def _fitting_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

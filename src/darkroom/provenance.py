@@ -1,9 +1,11 @@
 """Where a result comes from: versions, hardware and commit, for config.json."""
 
+import math
 import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,18 @@ def _processor() -> str:
 
 def available_cores() -> int:
     """Processors that this process may use, which containers keep below those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, _quota()))
+
+
+@cache
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Processors that the control group of a container has time for, rounded up; many where it sets no bound."""
+    try:
+        quota, period = path.read_text(encoding="ascii").split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no such group, or the word max
+        return 2**31
 
 
 def _memory() -> int | None:

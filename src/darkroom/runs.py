@@ -1,9 +1,11 @@
 """The run folder: the one place that knows its file names. Stages talk to each other through these files only."""
 
 import csv
+import hashlib
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,18 @@ class Run:
         """What training took, the refit included."""
         training = self.read_config()["training"]
         return float(training["result"]["seconds"] + training.get("refit", {}).get("seconds", 0.0))
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of what training left, by the names of the files: a bundle keeps them, so that changes are noticed.
+
+        Of config.json without what may change later: the seconds that stages take, and where the pictures lie.
+        """
+        content = self.read_config()
+        settled = {name: value for name, value in content.items() if name != "seconds"}
+        settled["data"] = {name: value for name, value in content["data"].items() if name != "root"}
+        config = hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
+        others = {path.name: files.sha256_of(path) for path in (self.history, self.layers) if path.is_file()}
+        return {self.config.name: config, **others}
 
     def clear(self) -> None:
         """Delete what belongs to a run, and nothing else that may lie in the folder."""
@@ -192,7 +206,7 @@ class Run:
         try:
             with self.predictions.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(f"{self.predictions} is damaged: delete it and run `darkroom evaluate` again") from error
 
     def _read_json(self, path: Path, remedy: str) -> dict[str, Any]:

@@ -13,3 +13,9 @@ SHELF = _PACKAGE.parents[1] / "models" if _PACKAGE.parent.name == "src" else _PA
 def shipped() -> dict[str, Path]:
     """Folders of the bundles that come with darkroom, by name."""
     return {path.parent.name: path.parent for path in sorted(SHELF.glob("*/bundle.json"))}
+
+
+def samples_to_try(bundle: Path) -> Path | None:
+    """Drawn pictures to try on a bundle that comes with darkroom; None for any other bundle."""
+    folder = SHELF / "samples" / bundle.name
+    return folder if folder.is_dir() and bundle.resolve().parent == SHELF.resolve() else None

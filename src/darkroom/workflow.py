@@ -18,7 +18,7 @@ from darkroom.config import DataConfig, ExportConfig, ServeConfig, TrainConfig
 from darkroom.errors import BundleError, RunError, UsageError
 from darkroom.progress import say, track
 from darkroom.runs import Run
-from darkroom.shipped import shipped
+from darkroom.shipped import samples_to_try, shipped
 from darkroom.training import launch
 
 if TYPE_CHECKING:
@@ -372,7 +372,8 @@ def serve(model: str | Path, settings: ServeConfig = SERVING) -> None:
     from darkroom.web.papers import Papers
     from darkroom.web.server import serve as listen
 
-    bundle, samples = bundle_of(model), settings.samples or samples_of(model)
+    bundle = bundle_of(model)
+    samples = settings.samples or samples_of(model, bundle)
     with open_engine(bundle, settings) as engine:
         listen(create_app(engine, settings, Papers.of(bundle, samples)), settings)
 
@@ -398,10 +399,12 @@ def bundle_of(model: str | Path) -> Path:
     )
 
 
-def samples_of(model: str | Path) -> Path | None:
-    """The sample pictures of a run; none for a bundle by itself, which may be meant for strangers."""
-    samples = Run(Path(model)).samples
-    return samples if Run(Path(model)).begun and samples.is_dir() else None
+def samples_of(model: str | Path, bundle: Path) -> Path | None:
+    """The pictures to try of a run, or of a bundle that comes with darkroom; others may be meant for strangers."""
+    run = Run(Path(model))
+    if run.begun and run.samples.is_dir():
+        return run.samples
+    return samples_to_try(bundle)
 
 
 def _bundle_at(path: Path) -> Path | None:

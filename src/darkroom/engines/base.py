@@ -1,6 +1,7 @@
 """What every engine is: pixels in, probabilities out, and a proof on opening that it answers as the network did."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -8,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from darkroom.bundle import BundleInfo, Golden
-from darkroom.errors import EngineError
+from darkroom.engines.decoding import Bounds, Content, Decoded, decode_pictures
+from darkroom.errors import EngineError, ImageError
 
 PIXELS_A_CALL = 2**20
 """Pixels handed to the back end at once: activations, and so memory, grow with them."""
@@ -17,10 +19,14 @@ MOST_ROWS = 256
 
 
 class Answers(NamedTuple):
-    """What a model says of N pictures: `logits` and `probabilities`, both float32 (N, K)."""
+    """What a model says of N pictures: `logits` and `probabilities`, both float32 (N, K); of one, both (K,)."""
 
     logits: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
+
+
+Seen = Answers | ImageError
+"""What became of one picture file: the answers, each (K,), or what is wrong with it."""
 
 
 class Engine(ABC):
@@ -36,6 +42,10 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the model; closing twice is allowed."""
+
+    def watched(self) -> Mapping[str, tuple[str, Callable[[], float]]]:
+        """Numbers worth watching: what each is, and how it is read."""
+        return {}
 
     @property
     def rows(self) -> int:
@@ -58,6 +68,17 @@ class Engine(ABC):
         parts = [self._checked_run(pixels[start : start + self.rows]) for start in range(0, len(pixels), self.rows)]
         logits, probabilities = zip(Answers(empty, empty), *parts, strict=True)
         return Answers(np.concatenate(logits), np.concatenate(probabilities))
+
+    def read(self, contents: Sequence[Content], bounds: Bounds) -> list[Decoded]:
+        """Pixels (H, W, 3) of each picture file, or what is wrong with it."""
+        return decode_pictures(contents, self.bundle.preprocessing, bounds)
+
+    def look(self, contents: Sequence[Content], bounds: Bounds) -> list[Seen]:
+        """Answers for each picture file, or what is wrong with it; raises `EngineError`."""
+        decoded = self.read(contents, bounds)
+        readable = [it for it in decoded if not isinstance(it, ImageError)]
+        answered: Iterator[Answers] = map(Answers, *self.answer(np.stack(readable))) if readable else iter(())
+        return [it if isinstance(it, ImageError) else next(answered) for it in decoded]
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from darkroom.config import EngineConfig
 from darkroom.engines.base import Engine
+from darkroom.provenance import available_cores
 
 
 def open_engine(folder: Path, settings: EngineConfig) -> Engine:
@@ -12,6 +13,10 @@ def open_engine(folder: Path, settings: EngineConfig) -> Engine:
         from darkroom.engines.tf_serving import TfServingEngine
 
         return TfServingEngine.open(folder, settings)
+    if settings.workers != 0:
+        from darkroom.engines.pool import PooledEngine
+
+        return PooledEngine.open(folder, settings.workers or available_cores())
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 
     # Requests are answered side by side: threads within each of them would only fight for the cores.

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from darkroom.engines.base import Engine
-from darkroom.errors import UsageError
-from darkroom.preprocess import MAX_PIXELS, load
+from darkroom.engines.decoding import USUAL_BOUNDS, Bounds
+from darkroom.errors import ImageError, UsageError
+from darkroom.preprocess import Box, opened, upright_size, used_box
 
 CELLS = 8
 """Cells along each side of the map, where the picture has as many pixels (judgement: 50 answers a picture)."""
@@ -19,11 +20,15 @@ CELLS = 8
 
 @dataclass(frozen=True)
 class Explanation:
-    """How much each part of what the network saw speaks for `label`: `weights` (h, w) from 0 to 1."""
+    """How much each part of what the network saw speaks for `label`: `weights` (h, w) from 0 to 1.
+
+    `box` says where in the upright picture that lies: left, top, right, bottom in fractions of its sides.
+    """
 
     name: str
     label: str
     weights: npt.NDArray[np.float32]
+    box: Box
 
 
 def explain(
@@ -32,8 +37,7 @@ def explain(
     content: bytes,
     *,
     label: str | None = None,
-    max_pixels: int = MAX_PIXELS,
-    max_seconds: float | None = None,
+    bounds: Bounds = USUAL_BOUNDS,
 ) -> Explanation:
     """The map of one picture for `label`, or for its best class.
 
@@ -45,12 +49,16 @@ def explain(
     classes = engine.bundle.classes
     if label is not None and label not in classes:
         raise UsageError(f"the model knows no class {label!r}: give one of its {len(classes)} classes")
-    pixels = load(content, engine.bundle.preprocessing, max_pixels=max_pixels, max_seconds=max_seconds)
+    [pixels] = engine.read([content], bounds)
+    if isinstance(pixels, ImageError):
+        raise pixels
     hidden = squares(pixels.shape[0], pixels.shape[1])  # (S, h, w) cells
     logits = engine.logits(np.concatenate([pixels[None], _hide(pixels, hidden)]))
     place = int(logits[0].argmax()) if label is None else classes.index(label)
     odds = _log_odds(logits, place)
-    return Explanation(name, classes[place], _scaled(_spread(odds[0] - odds[1:], hidden)))
+    with opened(content, max_pixels=bounds.max_pixels) as image:  # its header, of a picture that was decoded
+        box = used_box(upright_size(image), engine.bundle.preprocessing)
+    return Explanation(name, classes[place], _scaled(_spread(odds[0] - odds[1:], hidden)), box)
 
 
 def squares(height: int, width: int) -> npt.NDArray[np.bool_]:

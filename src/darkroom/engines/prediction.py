@@ -1,11 +1,8 @@
 """From files or uploads to named answers, one for each picture, in order; a broken picture never stops the others."""
 
 import glob
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -14,10 +11,10 @@ import numpy.typing as npt
 from natsort import natsorted
 
 from darkroom.bundle import BundleInfo
-from darkroom.engines.base import Answers, Engine
+from darkroom.engines.base import Answers, Engine, Seen
+from darkroom.engines.decoding import USUAL_BOUNDS, Bounds, Content
 from darkroom.engines.novelty import Novelty, novelties
 from darkroom.errors import ImageError, UsageError
-from darkroom.preprocess import MAX_PIXELS, Preprocessing, load, too_slow
 from darkroom.provenance import available_cores
 
 _SUFFIXES = """
@@ -28,8 +25,7 @@ PICTURE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 
 HOUSEKEEPING = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
-Source = tuple[str, Path | bytes]
-Decoded = npt.NDArray[np.uint8] | ImageError
+Source = tuple[str, Content]
 
 
 @dataclass(frozen=True)
@@ -62,57 +58,25 @@ def predict_pictures(
     engine: Engine,
     sources: Iterable[Source],
     *,
-    max_pixels: int = MAX_PIXELS,
-    max_seconds: float | None = None,
+    bounds: Bounds = USUAL_BOUNDS,
     top: int | None = None,
 ) -> list[Answer]:
-    """Answers for `sources` (name, file or its bytes) in order, each with its `top` classes (all when not given).
-
-    `max_seconds` bounds the decoding of each picture.
-    """
-    return list(stream_predictions(engine, sources, max_pixels=max_pixels, max_seconds=max_seconds, top=top))
+    """Answers for `sources` (name, file or its bytes) in order, each with its `top` classes (all when not given)."""
+    return list(stream_predictions(engine, sources, bounds=bounds, top=top))
 
 
 def stream_predictions(
     engine: Engine,
     sources: Iterable[Source],
     *,
-    max_pixels: int = MAX_PIXELS,
-    max_seconds: float | None = None,
+    bounds: Bounds = USUAL_BOUNDS,
     top: int | None = None,
 ) -> Iterator[Answer]:
     """As `predict_pictures`, one after the other in bounded memory."""
     remaining = iter(sources)
     while chunk := list(islice(remaining, max(engine.rows, available_cores()))):
         names, contents = zip(*chunk, strict=True)
-        decoded = decode_pictures(contents, engine.bundle.preprocessing, max_pixels=max_pixels, max_seconds=max_seconds)
-        yield from _answers(engine, names, decoded, top=top)
-
-
-def decode_pictures(
-    contents: Sequence[Path | bytes],
-    preprocessing: Preprocessing,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_seconds: float | None = None,
-) -> list[Decoded]:
-    """Pixels (H, W, 3) of each picture, or what is wrong with it, several at a time."""
-    decoder = _Decoder(preprocessing, max_pixels, max_seconds, rounds=-(-len(contents) // available_cores()))
-    decoded: dict[int, Decoded] = {}
-    under_way: dict[Future[Decoded], int] = {}
-    for place, content in enumerate(contents):
-        if len(under_way) == available_cores():  # no more at once, so that others' pictures have their turn between
-            decoder.collect(under_way, decoded)
-        under_way[_decoders().submit(decoder.decode, content)] = place
-    while under_way:
-        decoder.collect(under_way, decoded)
-    return [decoded[place] for place in range(len(contents))]
-
-
-@cache
-def _decoders() -> ThreadPoolExecutor:
-    """One for the process: a decoded photo may take hundreds of megabytes, however many requests arrive at once."""
-    return ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+        yield from _named(engine.bundle, names, engine.look(contents, bounds), top=top)
 
 
 def name_answers(
@@ -159,48 +123,13 @@ def _is_shown(path: Path, folder: Path) -> bool:
     return not any(part.startswith(".") or part in HOUSEKEEPING for part in path.relative_to(folder).parts)
 
 
-class _Decoder:
-    """Decodes the pictures of one chunk, none for longer than `seconds`, where that is not None."""
-
-    def __init__(self, preprocessing: Preprocessing, max_pixels: int, seconds: float | None, *, rounds: int) -> None:
-        self._preprocessing = preprocessing
-        self._max_pixels = max_pixels
-        self._seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds * rounds
-
-    def decode(self, content: Path | bytes) -> Decoded:
-        """Pixels, or what is wrong with the picture."""
-        if self._seconds is not None and self._left() == 0:  # nobody waits for it any more
-            return too_slow(self._seconds)
-        try:
-            return load(content, self._preprocessing, max_pixels=self._max_pixels, max_seconds=self._seconds)
-        except ImageError as error:
-            return error
-
-    def collect(self, under_way: dict[Future[Decoded], int], decoded: dict[int, Decoded]) -> None:
-        """Wait for at least one picture; when the time is over, all are given up.
-
-        What goes on inside of a library cannot be stopped, and is not waited for.
-        """
-        done, late = wait(under_way, self._left() if self._seconds is not None else None, FIRST_COMPLETED)
-        for future in done:
-            decoded[under_way.pop(future)] = future.result()
-        if not done and self._seconds is not None:
-            for future in late:
-                future.cancel()
-                decoded[under_way.pop(future)] = too_slow(self._seconds)
-
-    def _left(self) -> float:
-        return 0.0 if self._end is None else max(0.0, self._end - time.monotonic())
-
-
-def _answers(engine: Engine, names: Sequence[str], decoded: Sequence[Decoded], *, top: int | None) -> Iterator[Answer]:
-    readable = [(name, it) for name, it in zip(names, decoded, strict=True) if not isinstance(it, ImageError)]
+def _named(info: BundleInfo, names: Sequence[str], seen: Sequence[Seen], *, top: int | None) -> Iterator[Answer]:
+    readable = [(name, it) for name, it in zip(names, seen, strict=True) if not isinstance(it, ImageError)]
     answered: Iterator[Prediction] = iter(())
     if readable:
-        known, pixels = zip(*readable, strict=True)
-        answered = iter(name_answers(engine.bundle, known, engine.answer(np.stack(pixels)), top=top))
-    for name, it in zip(names, decoded, strict=True):
+        known, answers = zip(*readable, strict=True)
+        answered = iter(name_answers(info, known, Answers(*map(np.stack, zip(*answers, strict=True))), top=top))
+    for name, it in zip(names, seen, strict=True):
         yield Failure(name, str(it)) if isinstance(it, ImageError) else next(answered)
 
 

@@ -9,7 +9,8 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -82,17 +83,18 @@ class TfServingEngine(Engine):
         return min(super().rows, self._settings.tf_serving_batch)
 
     def run(self, pixels: npt.NDArray[np.uint8]) -> Answers:
-        """Answer for one batch (N, H, W, 3)."""
+        """Answer for one batch (N, H, W, 3), in time: looking for another version and proving it included."""
+        end = time.monotonic() + self._settings.tf_serving_timeout
         asked = self._asked
         try:
-            answers, version = self._ask(pixels, asked)
+            answers, version = self._ask(pixels, asked, end)
         except GoneError:
             if self._settings.tf_serving_version is not None or self._settings.tf_serving_label:
                 raise
-            self._resettle(asked)
-            answers, version = self._ask(pixels, self._asked)
+            self._resettle(asked, end)
+            answers, version = self._ask(pixels, self._asked, end)
         if version is not None and version != self._proved:  # behind a label the server may exchange it
-            self._prove(version)
+            self._prove(version, end)
         return answers
 
     def status(self) -> list[VersionStatus]:
@@ -101,51 +103,68 @@ class TfServingEngine(Engine):
 
     def settle(self, seconds: float) -> None:
         """Wait up to so long until a version that may be asked is available, prove it, and ask it from now on."""
+        self._settle(time.monotonic() + seconds)
+
+    def _settle(self, wait_until: float, end: float | None = None) -> None:
+        """The same; by `end`, where there is one, all of it is done or given up."""
         wanted = self._settings.tf_serving_version
-        version = self._await_version(wanted, seconds)
+        version = self._await_version(wanted, wait_until, end)
         label = self._settings.tf_serving_label
         asked = Asked(self._name, None, label) if label else Asked(self._name, version)
         if label:
-            answered = self._ask(self._golden.pixels[:1], asked)[1]
+            answered = self._ask(self._golden.pixels[:1], asked, end)[1]
             version = version if answered is None else answered
-        self._hold_to_golden(asked)
+        self._hold_to_golden(asked, end)
         self._asked, self._proved = asked, version
 
     def close(self) -> None:
         """Let go of the connection."""
         self._transport.close()
 
-    def _resettle(self, gone: Asked) -> None:
+    def _resettle(self, gone: Asked, end: float) -> None:
         """Look for another version, once for all threads that miss this one."""
-        with self._settling:
+        with self._alone(end):
             if self._asked == gone:
                 say(f"{gone} is gone from {self._settings.tf_serving_url}: looking for the newest version")
-                self.settle(self._settings.tf_serving_timeout)
+                self._settle(end, end)
 
-    def _prove(self, version: int) -> None:
+    def _prove(self, version: int, end: float) -> None:
         """Hold a version that was not asked for against the golden pictures; raises `EngineError` unless it agrees."""
-        with self._settling:
+        with self._alone(end):
             if version != self._proved:
-                self._hold_to_golden(Asked(self._name, version))
+                self._hold_to_golden(Asked(self._name, version), end)
                 self._proved = version
 
-    def _hold_to_golden(self, asked: Asked) -> None:
+    @contextmanager
+    def _alone(self, end: float) -> Iterator[None]:
+        """One thread at a time; raises `TooSlowError` for the others when their time is over."""
+        if not self._settling.acquire(timeout=max(0.0, end - time.monotonic())):
+            raise TooSlowError(f"another version of {self._name} is not proved yet: ask again later")
+        try:
+            yield
+        finally:
+            self._settling.release()
+
+    def _hold_to_golden(self, asked: Asked, end: float | None) -> None:
         """Raise `EngineError` unless what is asked so answers the golden pictures as the network did."""
-        pinned = _Pinned(self.bundle, lambda pixels: self._ask(pixels, asked)[0], rows=self.rows)
+        pinned = _Pinned(self.bundle, lambda pixels: self._ask(pixels, asked, end)[0], rows=self.rows)
         check_golden(pinned, self._golden)
 
-    def _ask(self, pixels: npt.NDArray[np.uint8], asked: Asked) -> tuple[Answers, int | None]:
-        answers, version = self._patiently(lambda seconds: self._transport.predict(asked, pixels, seconds))
+    def _ask(self, pixels: npt.NDArray[np.uint8], asked: Asked, end: float | None) -> tuple[Answers, int | None]:
+        answers, version = self._patiently(lambda seconds: self._transport.predict(asked, pixels, seconds), end)
         if asked.version is not None and version not in (None, asked.version):
             raise EngineError(f"TensorFlow Serving was asked for {asked}, and version {version} answered")
         return answers, version
 
-    def _patiently(self, call: Callable[[float], Result]) -> Result:
-        """The result of `call`, which gets the seconds that are left; tried again only where nobody was available."""
-        end = time.monotonic() + self._settings.tf_serving_timeout
+    def _patiently(self, call: Callable[[float], Result], end: float | None = None) -> Result:
+        """The result of `call`, which gets the seconds that are left; tried again only where nobody was available.
+
+        Without an `end` it has the timeout for itself.
+        """
+        end = time.monotonic() + self._settings.tf_serving_timeout if end is None else end
         for attempt in itertools.count(1):
             try:
-                return call(end - time.monotonic())
+                return call(self._left(end))
             except UnavailableError:
                 bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
                 pause = random.uniform(0, bound)  # noqa: S311  (nothing secret about it)
@@ -154,18 +173,27 @@ class TfServingEngine(Engine):
                 time.sleep(pause)
         raise AssertionError  # the loop has no end
 
-    def _await_version(self, wanted: int | None, seconds: float) -> int:
+    def _left(self, end: float) -> float:
+        """Seconds that are left; raises `TooSlowError` where there are none."""
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TooSlowError(
+                f"TensorFlow Serving at {self._settings.tf_serving_url} did not answer within "
+                f"{self._settings.tf_serving_timeout:.1f} seconds"
+            )
+        return left
+
+    def _await_version(self, wanted: int | None, wait_until: float, end: float | None) -> int:
         """The version to ask, once the server says that it is available.
 
         Raises `EngineError` when that takes too long, or at once where the version could not be loaded.
         """
-        end = time.monotonic() + seconds
         told = False
         while True:
-            found, why = self._look(wanted)
+            found, why = self._look(wanted, end)
             if found is not None:
                 return found
-            if time.monotonic() >= end:
+            if time.monotonic() >= wait_until:
                 raise EngineError(
                     f"{Asked(self._name, wanted)} is not served at {self._settings.tf_serving_url} ({why}): start "
                     "TensorFlow Serving with the folder that `darkroom export RUN --format saved-model` wrote"
@@ -173,12 +201,13 @@ class TfServingEngine(Engine):
             if not told:
                 say(f"waiting for {Asked(self._name, wanted)} at {self._settings.tf_serving_url}: {why}")
                 told = True
-            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
+            time.sleep(min(POLL_SECONDS, max(0.0, wait_until - time.monotonic())))
 
-    def _look(self, wanted: int | None) -> tuple[int | None, str]:
+    def _look(self, wanted: int | None, end: float | None) -> tuple[int | None, str]:
         """The version to ask, or None and why there is none yet."""
         try:
-            statuses = self._transport.status(self._name, self._settings.tf_serving_timeout)
+            seconds = self._settings.tf_serving_timeout if end is None else self._left(end)
+            statuses = self._transport.status(self._name, seconds)
         except (UnavailableError, GoneError, TooSlowError) as error:
             return None, str(error)
         known = [status for status in statuses if wanted in (None, status.version)]

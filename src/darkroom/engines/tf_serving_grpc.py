@@ -11,6 +11,7 @@ from darkroom.engines import tf_serving_messages as messages
 from darkroom.engines.base import Answers
 from darkroom.engines.tf_serving_transport import (
     INPUT,
+    MOST_BYTES,
     SIGNATURE,
     Asked,
     GoneError,
@@ -27,7 +28,7 @@ GET_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.enable_retries", 0),  # the engine does that, within its deadline
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),

@@ -1,7 +1,10 @@
 """TensorFlow Serving over REST: numbers travel as JSON, for where only HTTP gets through."""
 
+import functools
 import http.client
+import io
 import json
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -14,6 +17,7 @@ import numpy.typing as npt
 from darkroom.engines.base import Answers
 from darkroom.engines.tf_serving_transport import (
     INPUT,
+    MOST_BYTES,
     SIGNATURE,
     Asked,
     GoneError,
@@ -63,18 +67,19 @@ class RestTransport(Transport):
         self._closed = True
 
     def _ask(self, method: str, place: str, body: str | None, seconds: float) -> Mapping[str, Any]:
-        """One exchange; its deadline holds for each wait on the network and is looked at between them."""
+        """One exchange, over after `seconds` however the answer drips."""
         if self._closed:
             raise EngineError("the engine is closed: open it again")
         end = time.monotonic() + seconds
         try:
             with closing(self._kind(self._host, self._port, timeout=max(seconds, 0.001))) as connection:
+                connection.response_class = functools.partial(_Response, end=end)  # type: ignore[assignment]
+                connection.connect()
+                connection.sock.settimeout(_left(end))
                 headers = {"Content-Type": "application/json"} if body is not None else {}
                 connection.request(method, f"{self._path}{place}", body, headers)
-                self._leave(connection, end)
-                response = connection.getresponse()
-                self._leave(connection, end)
-                status, answer = response.status, response.read()
+                with connection.getresponse() as response:
+                    status, answer = response.status, self._body(response)
         except TimeoutError as error:
             raise TooSlowError(
                 f"TensorFlow Serving at {self._url} did not answer within {seconds:.1f} seconds"
@@ -84,14 +89,12 @@ class RestTransport(Transport):
             raise UnavailableError(f"TensorFlow Serving at {self._url} is not available ({what})") from error
         return self._content(status, answer)
 
-    @staticmethod
-    def _leave(connection: http.client.HTTPConnection, end: float) -> None:
-        """Leave the next wait only what is left of the time."""
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
+    def _body(self, response: http.client.HTTPResponse) -> bytes:
+        told = response.length  # None where it comes in chunks, or ends with the connection
+        answer = response.read(MOST_BYTES + 1) if told is None else b"" if told > MOST_BYTES else response.read()
+        if max(told or 0, len(answer)) > MOST_BYTES:
+            raise EngineError(f"TensorFlow Serving at {self._url} answers more than {MOST_BYTES:,} bytes")
+        return answer
 
     def _content(self, status: int, answer: bytes) -> Mapping[str, Any]:
         try:
@@ -108,6 +111,42 @@ class RestTransport(Transport):
         if status == http.client.GATEWAY_TIMEOUT:
             raise TooSlowError(f"TensorFlow Serving at {self._url} took too long ({what})")
         raise EngineError(f"TensorFlow Serving at {self._url} cannot answer: {status}: {what}")
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose head and body come in time, or raise `TimeoutError`."""
+
+    def __init__(self, sock: socket.socket, *, end: float, **given: Any) -> None:
+        super().__init__(sock, **given)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Until(sock, end))
+
+
+class _Until(io.RawIOBase):
+    """What a socket receives, up to a moment; its own timeout would begin anew with every byte."""
+
+    def __init__(self, sock: socket.socket, end: float) -> None:
+        self._sock, self._end = sock, end
+        self._received = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left(self._end))
+        return self._received.readinto(buffer)
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
+
+
+def _left(end: float) -> float:
+    """Seconds that are left; raises `TimeoutError` where there are none."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _place(asked: Asked) -> str:

@@ -13,6 +13,9 @@ SIGNATURE = "serving_default"
 INPUT = "pixels"
 AVAILABLE = "AVAILABLE"
 
+MOST_BYTES = 2**27
+"""Of one answer: 64 pictures with 21,841 classes, as text, and to spare. A server is not trusted with our memory."""
+
 
 class UnavailableError(EngineError):
     """Nobody answered, or said to come back later: worth another attempt."""

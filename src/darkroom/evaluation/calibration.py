@@ -1,6 +1,7 @@
 """How far probabilities can be believed: temperature, reliability, and when to say "not sure"."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,19 @@ class Threshold:
     coverage: float
     accuracy_answered: float
     rule: str
+
+
+def calibrate(logits: Floats, labels: Labels) -> dict[str, Any]:
+    """What metrics.json says of temperature and threshold, from predictions of validation."""
+    temperature = fit_temperature(logits, labels)
+    threshold = not_sure_threshold(labels, probabilities(logits, temperature))
+    return {
+        "temperature": temperature,
+        "threshold": threshold.value,
+        "threshold_rule": threshold.rule,
+        "threshold_coverage": threshold.coverage,
+        "threshold_accuracy_answered": threshold.accuracy_answered,
+    }
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:

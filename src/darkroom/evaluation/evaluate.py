@@ -8,7 +8,7 @@ import torch
 
 from darkroom.data.dataset import DataSet
 from darkroom.errors import RunError, UsageError
-from darkroom.evaluation.calibration import Floats, fit_temperature, not_sure_threshold, probabilities, reliability
+from darkroom.evaluation.calibration import Floats, calibrate, probabilities, reliability
 from darkroom.evaluation.explain import activation_maps
 from darkroom.evaluation.metrics import measure, most_confused, worst_mistakes
 from darkroom.figures import evaluation as draw
@@ -46,7 +46,7 @@ def evaluate(run: Run, dataset: DataSet, *, split: str = "validation") -> dict[s
         run.write_metrics(metrics)
     predictions = _predict(run, dataset, split)
     if split == "validation":
-        metrics |= _calibrate(predictions)
+        metrics |= calibrate(predictions.logits, predictions.labels)
     metrics["train_seconds"] = run.train_seconds
     classes = dataset.manifest.classes
     answers = probabilities(predictions.logits, metrics["temperature"])
@@ -82,18 +82,6 @@ def _predict(run: Run, dataset: DataSet, split: str) -> Predictions:
     # In float32, as the bundle answers, whatever arithmetic trained the network.
     logits = logits_of(load_network(run).to(device), dataset.pixels, ids, device=device)
     return Predictions(ids=ids, labels=dataset.manifest.labels()[ids], logits=logits)
-
-
-def _calibrate(predictions: Predictions) -> dict[str, Any]:
-    temperature = fit_temperature(predictions.logits, predictions.labels)
-    threshold = not_sure_threshold(predictions.labels, probabilities(predictions.logits, temperature))
-    return {
-        "temperature": temperature,
-        "threshold": threshold.value,
-        "threshold_rule": threshold.rule,
-        "threshold_coverage": threshold.coverage,
-        "threshold_accuracy_answered": threshold.accuracy_answered,
-    }
 
 
 def _draw(run: Run, dataset: DataSet, predictions: Predictions, metrics: Mapping[str, Any], split: str) -> None:

@@ -15,15 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from darkroom import files
 from darkroom.bundle import Bundle, BundleInfo, Golden, write_bundle
 from darkroom.data.dataset import DataSet
 from darkroom.engines.base import Answers, Engine, check_golden
-from darkroom.engines.novelty import fit_novelty
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine, open_session
-from darkroom.errors import ExportError, RunError
-from darkroom.evaluation.metrics import headline
+from darkroom.errors import ExportError
 from darkroom.export.card import model_card
+from darkroom.export.description import describe
 from darkroom.models.stored import load_network
 from darkroom.progress import say, track
 from darkroom.provenance import available_cores
@@ -96,43 +94,11 @@ def deployed_network(run: Run) -> Deployed:
 
 def export_graph(deployed: Deployed, run: Run, dataset: DataSet) -> Exported:
     """The graph of a run, proved to answer as the network; nothing is written. Raises what `export_bundle` does."""
-    info = describe(run, dataset)
+    info = describe(run)
     say("Exporting the network as ONNX and comparing both on real pictures")
     graph = to_onnx(deployed, dataset.preprocessing.width)
     with OnnxRuntimeEngine(info, open_session(graph, available_cores())) as engine:
         return Exported(graph, replace(info, parity=prove(engine, deployed, run, dataset)))
-
-
-def describe(run: Run, dataset: DataSet) -> BundleInfo:
-    """What a bundle of the run says of itself before anything is compared; raises `RunError` where too little is known.
-
-    The proof of parity and the hashes of files are still to come.
-    """
-    content, metrics = run.read_config(), run.read_metrics()
-    if run.refitted and "test" not in metrics:
-        raise RunError(
-            f"nothing is known of the refitted network of {run.folder} yet: open the test split first, with "
-            f"`darkroom evaluate {run.folder} --split test`"
-        )
-    return BundleInfo(
-        name=f"{dataset.name}-{content['network']['kind']}",
-        classes=dataset.manifest.classes,
-        preprocessing=dataset.preprocessing,
-        temperature=metrics["temperature"],
-        threshold=metrics["threshold"],
-        novelty=fit_novelty(run.read_predictions("validation").logits, metrics["temperature"]),
-        model={name: content["network"][name] for name in ("kind", "views", "parameters", "multiply_adds")},
-        provenance={
-            "source": dataset.name,
-            "fingerprint": dataset.manifest.fingerprint,
-            "weights_sha256": files.sha256_of(run.weights),
-            "seed": content["seed"],
-            "versions": content["versions"],
-            "created": content["created"],
-            "refit": run.refitted,
-        },
-        metrics={split: headline(metrics[split]) for split in run.judges()},
-    )
 
 
 def put_in_place(folder: Path, exported: Exported, golden: Golden, *, run: Run, dataset: DataSet) -> Bundle:
@@ -165,7 +131,19 @@ def to_onnx(deployed: nn.Module, side: int) -> bytes:
         raise ExportError(f"PyTorch cannot export this network: {' '.join(str(error).split())[:300]}") from error
     if program is None:
         raise ExportError("PyTorch exported no ONNX graph: install the versions of constraints.txt")
-    graph: bytes = program.model_proto.SerializeToString()
+    return _without_origin(program.model_proto)
+
+
+def _without_origin(model: Any) -> bytes:
+    """The graph as a file, without what the exporter notes of each node: lines of code by their paths on this machine."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    for entry in (model, model.graph):
+        del entry.metadata_props[:]
+    graph: bytes = model.SerializeToString()
     return graph
 
 

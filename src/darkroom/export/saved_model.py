@@ -27,8 +27,9 @@ from darkroom.engines import tf_serving_messages as messages
 from darkroom.engines.base import PIXELS_A_CALL, Answers, Engine
 from darkroom.engines.tf_serving_transport import INPUT, SIGNATURE
 from darkroom.errors import EngineError
+from darkroom.export.description import describe
 from darkroom.export.drawn import KINDS, drawn_pictures
-from darkroom.export.onnx_bundle import Deployed, deployed_network, describe, prove, spread
+from darkroom.export.onnx_bundle import Deployed, deployed_network, prove, spread
 from darkroom.export.tensorflow_network import Network
 from darkroom.export.tensorflow_pictures import pixels_of
 from darkroom.export.tensorflow_runtime import quiet, tf
@@ -58,7 +59,7 @@ def export_saved_model(run: Run, dataset: DataSet) -> Path:
         RunError: the run is not trained or not evaluated.
     """
     deployed = deployed_network(run)
-    info = describe(run, dataset)
+    info = describe(run)
     say("Writing the network in TensorFlow's operators and comparing both on real pictures")
     module = build(deployed, info.preprocessing)
     encoded = measure_encoded(module, dataset)

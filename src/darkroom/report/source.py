@@ -56,8 +56,8 @@ class Source:
         return sorted(self.run.samples.iterdir()) if self.run.samples.is_dir() else []
 
 
-def source_of(path: Path, *, ablation: Path | None = None) -> Source:
-    """What the run or comparison at `path` holds; deduces insights and draws what only reports show.
+def source_of(path: Path, *, ablation: Path | None = None, draw: bool = True) -> Source:
+    """What the run or comparison at `path` holds; deduces insights and, if it is to `draw`, what only reports show.
 
     Raises `RunError` where a file is missing, or the run has not been evaluated.
     """
@@ -73,7 +73,8 @@ def source_of(path: Path, *, ablation: Path | None = None) -> Source:
     read = {name: file for name, file in files.items() if file.is_file()}
     contents = _contents(run, read)
     _require_one_data_set(contents, ablation)
-    _draw_steps(run, contents["config"])
+    if draw:
+        _draw_steps(run, contents["config"])
     figures = _figures(run, contents["insights"]["split"])
     if is_comparison:
         figures["accuracy_latency"] = compared.figure

@@ -1,16 +1,30 @@
 """`darkroom report`: report.pdf, slides.pptx, and report.json with every number that they show."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from darkroom import files
+from darkroom import __version__, files
 from darkroom.report.document import typeset
 from darkroom.report.facts import Fact, Facts
 from darkroom.report.slides import deck
 from darkroom.report.source import Source, source_of
 from darkroom.runs import Run
+
+MAKERS = ("typst", "python-pptx", "matplotlib")
+"""Packages on whose version it depends what PDF and slides look like, byte for byte."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a report is before it is written; `told` is report.json without the hashes of the other two."""
+
+    pdf: bytes
+    slides: bytes
+    told: Mapping[str, Any]
 
 
 def write_report(path: Path, *, ablation: Path | None = None) -> Run:
@@ -21,21 +35,42 @@ def write_report(path: Path, *, ablation: Path | None = None) -> Run:
         RunError: the run is not evaluated, or a file is missing or damaged.
     """
     source = source_of(path, ablation=ablation)
-    place, contents = source.place, source.contents
+    place, made = source.place, rendered(source)
+    files.write_json(place.insights, dict(source.insights))
+    files.write_bytes(place.report, made.pdf)
+    files.write_bytes(place.slides, made.slides)
+    hashes = {"report_sha256": files.sha256_of(place.report), "slides_sha256": files.sha256_of(place.slides)}
+    files.write_json(place.told, {**hashes, **made.told})
+    return place
+
+
+def rendered(source: Source) -> Rendered:
+    """The report of a source; nothing is written. Raises what `write_report` does."""
+    contents = source.contents
     pdf, pages = _document(contents, source)
     slides, shown = _slides(contents, source)
-    files.write_json(place.insights, dict(source.insights))
-    files.write_bytes(place.report, pdf)
-    files.write_bytes(place.slides, slides)
-    told = {
-        "report_sha256": files.sha256_of(place.report),
-        "slides_sha256": files.sha256_of(place.slides),
-        "files": {name: os.path.relpath(file, place.folder) for name, file in source.read.items()},
-        "report": pages,
-        "slides": shown,
+    return Rendered(pdf, slides, {**made_of(source), "report": pages, "slides": shown})
+
+
+def made_of(source: Source) -> dict[str, Any]:
+    """By what a report is made, and of which files with which content."""
+    return {
+        "made_by": {"darkroom": __version__} | {name: version(name) for name in MAKERS},
+        "files": {name: _relative(file, source) for name, file in source.read.items()},
+        "sha256": {_relative(file, source): files.sha256_of(file) for file in _placed(source)},
     }
-    files.write_json(place.told, told)
-    return place
+
+
+def _placed(source: Source) -> Iterator[Path]:
+    """Every file that is read or shown: of figures the SVG of the PDF, and the PNG that slides may take."""
+    yield from source.read.values()
+    for figure in source.figures.values():
+        yield from (path for path in (figure, figure.with_suffix(".png")) if path.is_file())
+    yield from source.samples
+
+
+def _relative(path: Path, source: Source) -> str:
+    return Path(os.path.relpath(path, source.place.folder)).as_posix()
 
 
 def _document(contents: Mapping[str, Any], source: Source) -> tuple[bytes, list[dict[str, Any]]]:

@@ -4,7 +4,8 @@ from flask import Flask
 
 from darkroom.config import ServeConfig, origins
 from darkroom.engines.base import Engine
-from darkroom.web import api, cors, docs, gate, headers, page, problems, tensorflow_dialect, tracing
+from darkroom.web import api, cors, docs, gate, headers, page, problems, readiness, tensorflow_dialect, tracing
+from darkroom.web.metrics import Metrics
 from darkroom.web.papers import Papers
 from darkroom.web.service import Limits, Service
 from darkroom.web.uploads import UploadRequest
@@ -21,9 +22,13 @@ def create_app(engine: Engine, settings: ServeConfig, papers: Papers | None = No
     app = Flask(__name__)
     app.request_class = UploadRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the attribute as its base class
-    service = Service(engine, Limits.of(settings), settings.max_decode_seconds, papers or Papers())
+    limits, seconds = Limits.of(settings), settings.max_decode_seconds
+    service = Service(engine, limits, seconds, papers or Papers(), Metrics(engine.bundle))
     service.limits.apply(app)
+    for name, (text, value) in engine.watched().items():
+        service.metrics.watch(name, text, value)
     app.extensions["darkroom"] = service
+    readiness.register(app, engine)
     tracing.register(app)  # first, so that it sees what all others did
     gate.register(app, gate.Gate.of(settings, OPEN))
     problems.register(app)

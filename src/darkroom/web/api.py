@@ -11,6 +11,7 @@ from darkroom.engines.prediction import Answer, Failure
 from darkroom.errors import UsageError
 from darkroom.web.endpoints import JSON, Endpoint, Parameter, add_to, open_names
 from darkroom.web.problems import problem, respond
+from darkroom.web.readiness import readiness
 from darkroom.web.schemas import BINARY, reference, text
 from darkroom.web.service import service
 from darkroom.web.uploads import read_uploads
@@ -37,7 +38,9 @@ def explain() -> dict[str, Any] | Response:
         raise BadRequest(f"{error}.") from error
     if isinstance(found, Failure):
         return respond(422, found.error)
-    return {"name": found.name, "label": found.label, "weights": np.round(found.weights, 4).astype(float).tolist()}
+    weights = np.round(found.weights, 4).astype(float).tolist()
+    box = [round(edge, 6) for edge in found.box]
+    return {"name": found.name, "label": found.label, "weights": weights, "box": box}
 
 
 def model() -> dict[str, Any]:
@@ -64,10 +67,8 @@ def health() -> dict[str, str]:
 
 
 def ready() -> dict[str, str]:
-    """Whether the engine answers, found out by asking it about a black picture; 503 when it does not."""
-    engine = service().engine
-    contract = engine.bundle.preprocessing
-    engine.predict(np.zeros((1, contract.height, contract.width, 3), np.uint8))
+    """Whether the engine answers a black picture within 2 s, or has just done so; 503 when it does not."""
+    readiness().check()
     return {"status": "ready"}
 
 
@@ -99,6 +100,7 @@ def _short(info: BundleInfo) -> dict[str, Any]:
         "name": info.name,
         "threshold": info.threshold,
         "weights_sha256": info.provenance.get("weights_sha256"),
+        "bundle_sha256": info.sha256,
     }
 
 
@@ -111,12 +113,9 @@ def _top() -> int | None:
     return int(value[:9])
 
 
-UPLOADS = {
-    "multipart/form-data": reference("UploadForm"),
-    JSON: reference("Uploads"),
-    "image/*": BINARY,
-    "application/octet-stream": BINARY,
-}
+FILE = {"image/*": BINARY, "application/octet-stream": BINARY}
+UPLOADS = {"multipart/form-data": reference("UploadForm"), JSON: reference("Uploads"), **FILE}
+ONE_UPLOAD = {"multipart/form-data": reference("OneUploadForm"), JSON: reference("OneUpload"), **FILE}
 TOP = Parameter("top", "How many classes each answer lists; all when not given.", {"type": "integer", "minimum": 1})
 LABEL = Parameter("label", "The class to explain; the best one when not given.", text())
 
@@ -136,7 +135,7 @@ ENDPOINTS = (
         path="/api/v1/explain",
         view=explain,
         tag="Pictures",
-        bodies=UPLOADS,
+        bodies=ONE_UPLOAD,
         parameters=(LABEL,),
         answers={JSON: reference("Explanation")},
         errors=(400, 413, 415, 422),
@@ -170,7 +169,10 @@ ENDPOINTS = (
         path="/metrics",
         view=metrics,
         tag="Watching",
-        answers={"text/plain": text("The text format of Prometheus.")},
+        answers={
+            "text/plain": text("The text format of Prometheus."),
+            "application/openmetrics-text": text("OpenMetrics, where it is asked for."),
+        },
     ),
 )
 

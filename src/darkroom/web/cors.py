@@ -25,10 +25,14 @@ def register(app: Flask, allowed: frozenset[str]) -> None:
     def add(response: Response) -> Response:
         if request.path.startswith(PREFIXES):
             response.vary.add("Origin")
-            origin = request.headers.get("Origin")
-            if origin in allowed:
-                response.headers["Access-Control-Allow-Origin"] = origin
-                response.headers.update(HEADERS)
+        response.headers.update(headers_for(request.path, request.headers.get("Origin"), allowed))
         return response
 
     app.after_request(add)
+
+
+def headers_for(path: str, origin: str | None, allowed: frozenset[str]) -> dict[str, str]:
+    """What an answer to a page of `origin` carries, so that the page may read it: refusals, too, which say why."""
+    if origin is None or origin not in allowed or not path.startswith(PREFIXES):
+        return {}
+    return {"Access-Control-Allow-Origin": origin, **HEADERS}

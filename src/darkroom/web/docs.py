@@ -16,27 +16,36 @@ blueprint = Blueprint("docs", __name__)
 
 def document() -> dict[str, Any]:
     """This interface as an OpenAPI 3.1 document."""
-    return openapi.document(ALL, title=f"darkroom: {service().engine.bundle.name}", **_asks())
+    info = service().engine.bundle
+    choices = {"name": [info.name], "label": info.classes}
+    return openapi.document(_here(), title=f"darkroom: {info.name}", choices=choices, asks=_asks())
 
 
 def show() -> str:
     """This interface as a page for people."""
+    asks = _asks()
     rows = [
         {
             "row": endpoint,
             "address": openapi.address_of(endpoint),
             "summary": openapi.summary_of(endpoint),
-            "statuses": openapi.statuses_of(endpoint, **_asks()),
+            "statuses": openapi.statuses_of(endpoint, asks),
         }
-        for endpoint in ALL
+        for endpoint in _here()
     ]
     shapes = {name: json.dumps(schema, indent=2) for name, schema in SCHEMAS.items()}
     info, limits = service().engine.bundle, service().limits
-    return render_template("docs.html", info=info, endpoints=rows, shapes=shapes, limits=limits, **_asks())
+    return render_template("docs.html", info=info, endpoints=rows, shapes=shapes, limits=limits, keys=asks.keys)
 
 
-def _asks() -> dict[str, bool]:
-    return {"keys": gate().keys is not None, "paced": gate().pace is not None}
+def _here() -> list[Endpoint]:
+    """What is answered at this port."""
+    return [endpoint for endpoint in ALL if not (gate().metrics_apart and endpoint.view is api.metrics)]
+
+
+def _asks() -> openapi.Asks:
+    ours = gate()
+    return openapi.Asks(keys=ours.keys is not None, paced=ours.pace is not None, named=bool(ours.hosts))
 
 
 ENDPOINTS = (

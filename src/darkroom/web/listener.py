@@ -4,6 +4,7 @@ A request that is refused here never reaches the application; it is answered in 
 """
 
 import io
+import logging
 import socket
 import threading
 import time
@@ -11,34 +12,40 @@ from contextlib import suppress
 from typing import Any
 
 from flask import Flask
+from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.proxy_headers import MalformedProxyHeader
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import Error
+from waitress.task import ErrorTask, Task, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import BadRequest, Error
 
-from darkroom.config import ServeConfig
-from darkroom.web import tracing
+from darkroom.config import ServeConfig, origins
+from darkroom.web import cors, tracing
 from darkroom.web.headers import SECURITY_HEADERS
 from darkroom.web.metrics import Metrics
-from darkroom.web.problems import refusal
+from darkroom.web.problems import COME_BACK_SECONDS, respond_outside
+from darkroom.web.proxies import Proxy
 from darkroom.web.service import MEGA, Limits
 
 IDLE_SECONDS = 60
 """After so long without a byte a connection is closed."""
 
+SILENT_SECONDS = 10
+"""After so long a connection is closed on which not one byte has ever come; browsers open some in advance."""
+
 FRESH_SECONDS = 1.0
 """When stopping, a connection as young as this may still be about to send its request."""
-
-COME_BACK_SECONDS = 1
-"""What Retry-After says to those who are refused because of others."""
 
 LARGEST_HEAD = 32_768
 """Bytes of a request's line and headers."""
 
-WATCHERS = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Answered by a thread of their own: a server that is busy lives, and must be able to say so."""
+QUICK = frozenset({"/healthz", "/metrics"})
+"""Answered by threads of their own: a server that is busy lives, and must be able to say so."""
+
+ASKING = frozenset({"/readyz"})
+"""Answered by another one, since this asks the engine."""
 
 
 class BusyError(Error):  # type: ignore[misc]  # waitress has no types
@@ -99,6 +106,12 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         self._held = 0
         self._has_room = True
 
+    def parse_header(self, header_plus: bytes) -> None:
+        """Read the head; where it leaves open how long the body is, a proxy in front may have read it otherwise."""
+        super().parse_header(header_plus)  # takes Transfer-Encoding away where it has followed it
+        if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
+            raise ParsingError("The length of the body is told in two ways, or in one that HTTP/1.0 does not know.")
+
     def received(self, data: bytes) -> int:
         """Take what has come; a request for which there is no room is refused when all of it has come."""
         consumed: int = super().received(data)
@@ -134,33 +147,49 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 
     def execute(self) -> None:
         """Write the problem, note it, and close the connection."""
-        error, server = self.request.error, self.channel.server
-        response = refusal(getattr(self.request, "path", ""), error.code, server.words_for(error))
-        body = response.get_data()
-        trace = tracing.sane_id(self.request.headers.get("X_REQUEST_ID"))
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.extend(
-            [("Content-Type", response.content_type), (tracing.HEADER, trace), ("Cache-Control", "no-store")]
-        )
-        self.response_headers.extend(SECURITY_HEADERS.items())
-        if isinstance(error, BusyError):
-            self.response_headers.append(("Retry-After", str(COME_BACK_SECONDS)))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        server.note_refusal(trace, self.channel, error.code)
-        self.write(body)
+        _refuse(self, self.request.error)
 
 
 class ApplicationTask(WSGITask):  # type: ignore[misc]  # waitress has no types
-    """A request for the application, which learns how long it has waited."""
+    """A request for the application, which learns how long it has waited, and who asks."""
 
     def execute(self) -> None:
         """Answer; a server that is stopping says that it will close the connection."""
-        if self.channel.server.stopping:
+        server, environ = self.channel.server, self.get_environment()
+        if server.stopping:
             self.set_close_on_finish()
-        waited = time.monotonic() - getattr(self.request, "arrived", time.monotonic())
-        self.get_environment()["darkroom.waited"] = waited
-        super().execute()
+        environ["darkroom.metrics_port"] = self.channel.is_for_metrics
+        environ["darkroom.waited"] = time.monotonic() - getattr(self.request, "arrived", time.monotonic())
+        try:
+            server.proxy.apply(environ)
+        except MalformedProxyHeader as error:
+            self.complete = True  # as if the application had begun to answer
+            _refuse(self, BadRequest(f"The header {error.header} is malformed."))
+        else:
+            super().execute()
+
+
+def _refuse(task: Task, error: Error) -> None:
+    """Answer with a problem, note it, and close the connection."""
+    request, server = task.request, task.channel.server
+    path, trace = getattr(request, "path", ""), tracing.sane_id(request.headers.get("X_REQUEST_ID"))
+    accept = request.headers.get("ACCEPT", "")
+    response = respond_outside(server.app, error.code, server.words_for(error), path=path, accept=accept)
+    body = response.get_data()
+    headers = {
+        **SECURITY_HEADERS,
+        **cors.headers_for(path, request.headers.get("ORIGIN"), server.origins),
+        "Content-Type": response.content_type,
+        tracing.HEADER: trace,
+        "Cache-Control": "no-store",
+        **({"Retry-After": str(COME_BACK_SECONDS)} if isinstance(error, BusyError) else {}),
+    }
+    task.status = f"{error.code} {error.reason}"
+    task.response_headers.extend(headers.items())
+    task.set_close_on_finish()
+    task.content_length = len(body)
+    server.note_refusal(task, id=trace, status=error.code, bytes_out=len(body))
+    task.write(body)
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
@@ -172,6 +201,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     def __init__(self, server: "Listener", *arguments: Any, **options: Any) -> None:
         super().__init__(server, *arguments, **options)
         self.answered = 0.0
+        self.is_for_metrics = False
 
     def parser_class(self, adjustments: Adjustments) -> HTTPRequestParser:
         """A request that begins to arrive, or that stands for an answer that failed."""
@@ -193,6 +223,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         coming, going = self.request, self.answered and self.total_outbufs_len and not self.requests
         return bool((coming is not None and now - coming.began > seconds) or (going and now - self.answered > seconds))
 
+    def is_silent(self, now: float) -> bool:
+        """Whether the client has never said anything; `now` as `time.time` has it."""
+        return bool(self.last_activity == self.creation_time and now - self.creation_time > SILENT_SECONDS)
+
+    def cut_off(self) -> None:
+        """Have the loop close the connection."""
+        self.will_close = True
+        with suppress(OSError):  # one that takes nothing is never writable, and would stay for ever
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def is_busy(self) -> bool:
         """Whether anything is under way, or may be about to be."""
         fresh = self.answered == 0 and time.time() - self.creation_time < FRESH_SECONDS
@@ -200,19 +240,23 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
 
 class Lanes(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
-    """Threads that answer, with a bounded queue before them, and two more for what must not wait behind pictures."""
+    """Threads that answer, with a bounded queue before them, and more for what must not wait behind pictures."""
 
     def __init__(self, *, threads: int, queue: int) -> None:
         super().__init__()
         self._most = queue
-        self._quick = ThreadedTaskDispatcher()
-        self._quick.set_thread_count(2)  # one may be held up by an engine that is asked whether it is ready
+        self._quick, self._asking = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
+        self._quick.set_thread_count(2)  # nothing that these do waits for the engine
+        self._asking.set_thread_count(1)
         self.set_thread_count(threads)
 
     def add_task(self, task: Channel) -> None:
         """Put a connection whose request has arrived into a lane."""
         request = task.requests[0]
-        if request.error is None and request.path not in WATCHERS:
+        if request.error is None and request.path in ASKING:
+            self._asking.add_task(task)
+            return
+        if request.error is None and request.path not in QUICK:
             idle = len(self.threads) - self.active_count  # those who have not taken up yet what they were woken for
             if len(self.queue) < self._most + idle:
                 super().add_task(task)
@@ -221,8 +265,9 @@ class Lanes(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no ty
         self._quick.add_task(task)
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
-        """Stop the threads of both lanes."""
+        """Stop the threads of all lanes."""
         self._quick.shutdown(cancel_pending, timeout)
+        self._asking.shutdown(cancel_pending, timeout)
         return bool(super().shutdown(cancel_pending, timeout))
 
 
@@ -230,12 +275,17 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """Accepts connections on a bound socket."""
 
     channel_class = Channel
+    logger = logging.getLogger("waitress.listener")
 
     def __init__(self, app: Flask, settings: ServeConfig, bound: socket.socket) -> None:
+        self.app = app
         self.stopping = False
         self.memory = Memory(int(settings.max_memory_megabytes * MEGA))
+        self.proxy = Proxy.of(settings)
+        self.origins = origins(settings.allow_origins)
         self._limits = Limits.of(settings)
         self._transfer_seconds = settings.max_transfer_seconds
+        self._most_connections = settings.max_connections
         self._metrics: Metrics | None = getattr(app.extensions.get("darkroom"), "metrics", None)
         lanes = Lanes(threads=settings.threads, queue=settings.max_queue)
         super().__init__(
@@ -255,10 +305,14 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         super().maintenance(now)
         moment = time.monotonic()
         for channel in list(self.active_channels.values()):
-            if channel.is_slow(moment, self._transfer_seconds):
-                channel.will_close = True
-                with suppress(OSError):  # one that takes nothing is never writable, and would stay for ever
-                    channel.socket.shutdown(socket.SHUT_RDWR)
+            if channel.is_silent(now) or channel.is_slow(moment, self._transfer_seconds):
+                channel.cut_off()
+        self._make_room()
+
+    def handle_accept(self) -> None:
+        """Take in a connection, and make room for the next."""
+        super().handle_accept()
+        self._make_room()
 
     def stop_accepting(self) -> None:
         """Take in the connections that wait to be, then refuse further ones; only in the thread of the loop."""
@@ -278,11 +332,29 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """What is wrong with a request that was refused, for people."""
         return f"The request is too large: {self._limits.in_words()}." if error.code == 413 else str(error.body)
 
-    def note_refusal(self, trace: str, channel: Channel, status: int) -> None:
+    def note_refusal(self, task: Task, *, id: str, status: int, bytes_out: int) -> None:
         """Count a request that never reached the application, and write its line."""
         if self._metrics is not None:
             self._metrics.count_refused(status)
-        tracing.record(id=trace, client=channel.addr[0], status=status, refused=True)
+        request = task.request
+        tracing.record(
+            id=id,
+            client=self.proxy.client(task.channel.addr[0], request.headers.get("X_FORWARDED_FOR")),
+            method=getattr(request, "command", None),
+            path=getattr(request, "path", "")[: tracing.LONGEST_PATH],
+            status=status,
+            seconds=round(time.monotonic() - request.began, 6),
+            bytes_in=request.body_bytes_received,
+            bytes_out=bytes_out,
+            refused=True,
+        )
+
+    def _make_room(self) -> None:
+        """Where no place is left, close the connection that has been idle for longest, so that nobody is locked out."""
+        channels = list(self.active_channels.values())
+        idle = [channel for channel in channels if not channel.is_busy()]
+        if len(channels) >= self._most_connections and idle:
+            min(idle, key=lambda channel: channel.last_activity).cut_off()
 
     def _show(self, lanes: Lanes) -> None:
         if self._metrics is not None:
@@ -291,14 +363,31 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._metrics.watch("held_bytes", "Bytes of requests in memory.", lambda: self.memory.held)
 
 
+class MetricsDoor(wasyncore.dispatcher):  # type: ignore[misc]  # waitress has no types
+    """Another bound socket of a listener, for those who want its numbers and nothing else."""
+
+    def __init__(self, listener: Listener, bound: socket.socket) -> None:
+        super().__init__(bound, map=listener._map)
+        self.accepting = True
+        self._listener = listener
+
+    def readable(self) -> bool:
+        """Whether another connection may be let in."""
+        return not self._listener.in_connection_overflow
+
+    def writable(self) -> bool:
+        """Never: it only accepts."""
+        return False
+
+    def handle_accept(self) -> None:
+        """Take in a connection."""
+        with suppress(OSError):  # as waitress does: one that is gone already, or no descriptor left, ends nothing
+            accepted = self.accept()
+            if accepted is not None:
+                Channel(self._listener, *accepted, self._listener.adj, map=self._map).is_for_metrics = True
+
+
 def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
-    trusted: dict[str, Any] = {}
-    if settings.trusted_proxy:
-        trusted = {
-            "trusted_proxy": settings.trusted_proxy,
-            "trusted_proxy_count": settings.proxy_hops,
-            "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"},
-        }
     never = 2**62  # what is held in memory is bounded elsewhere; no temporary files, no thread that waits for a reader
     return Adjustments(
         threads=settings.threads,
@@ -307,9 +396,8 @@ def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
         inbuf_overflow=never,
         outbuf_overflow=never,
         outbuf_high_watermark=never,
-        connection_limit=settings.max_connections + 2,  # it counts the listening socket and the trigger, too
+        connection_limit=settings.max_connections + (3 if settings.metrics_port else 2),  # with all that listens
         channel_timeout=IDLE_SECONDS,
         cleanup_interval=1,
         ident="darkroom",
-        **trusted,
     )

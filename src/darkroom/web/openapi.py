@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -14,28 +15,50 @@ from darkroom.web.schemas import SCHEMAS, Schema, reference, text
 ALWAYS = (500, 503)
 BUSY = 429
 STRANGER = 401
+ELSEWHERE = 421
 
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key made with `darkroom key`."},
     "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
 }
 
-REQUEST_ID = {
-    "description": "The id that the request came with in this header, or a new one; the server's log has it too.",
-    "schema": text(),
+HEADERS = {
+    "RequestId": {
+        "description": "The id that the request came with in this header, or a new one; the server's log has it too.",
+        "schema": text(),
+    },
+    "RetryAfter": {"description": "Seconds after which to come back.", "schema": {"type": "integer", "minimum": 1}},
+    "Authenticate": {"description": "How to send a key: as Bearer.", "schema": text()},
 }
 
+_COME_BACK = {"Retry-After": "RetryAfter"}
+HEADERS_OF = {STRANGER: {"WWW-Authenticate": "Authenticate"}, BUSY: _COME_BACK, 503: _COME_BACK}
+"""What a refusal carries beside its id."""
 
-def document(endpoints: Iterable[Endpoint], *, title: str, keys: bool, paced: bool) -> dict[str, Any]:
-    """The whole document; `keys` and `paced` say whether the server asks for keys and limits the pace."""
+
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """What a server asks for before it answers: keys, a pace, and one of its names."""
+
+    keys: bool
+    paced: bool
+    named: bool
+
+
+Choices = Mapping[str, Sequence[str]]
+"""Names of parameters that this server takes certain values of only, and these."""
+
+
+def document(endpoints: Iterable[Endpoint], *, title: str, asks: Asks, choices: Choices) -> dict[str, Any]:
+    """The whole document."""
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         operations = paths.setdefault(address_of(endpoint), {})
-        operations[endpoint.method.lower()] = _operation(endpoint, keys=keys, paced=paced)
+        operations[endpoint.method.lower()] = _operation(endpoint, asks, choices)
     components: dict[str, Any] = {
         "schemas": SCHEMAS,
-        "headers": {"RequestId": REQUEST_ID},
-        **({"securitySchemes": SECURITY_SCHEMES} if keys else {}),
+        "headers": HEADERS,
+        **({"securitySchemes": SECURITY_SCHEMES} if asks.keys else {}),
     }
     return {
         "openapi": "3.1.0",
@@ -60,14 +83,14 @@ def summary_of(endpoint: Endpoint) -> str:
     return (inspect.getdoc(endpoint.view) or endpoint.name).splitlines()[0]
 
 
-def statuses_of(endpoint: Endpoint, *, keys: bool, paced: bool) -> list[int]:
+def statuses_of(endpoint: Endpoint, asks: Asks) -> list[int]:
     """With what an end point may refuse."""
-    strangers = [STRANGER] if keys and not endpoint.is_open else []
-    return sorted({*endpoint.errors, *ALWAYS, *strangers, *([BUSY] if paced else [])})
+    more = {STRANGER: asks.keys and not endpoint.is_open, BUSY: asks.paced, ELSEWHERE: asks.named}
+    return sorted({*endpoint.errors, *ALWAYS, *(status for status, applies in more.items() if applies)})
 
 
-def _operation(endpoint: Endpoint, *, keys: bool, paced: bool) -> dict[str, Any]:
-    errors = {str(status): _refusal(endpoint, status) for status in statuses_of(endpoint, keys=keys, paced=paced)}
+def _operation(endpoint: Endpoint, asks: Asks, choices: Choices) -> dict[str, Any]:
+    errors = {str(status): _refusal(endpoint, status) for status in statuses_of(endpoint, asks)}
     operation: dict[str, Any] = {
         "operationId": _name(endpoint),
         "summary": summary_of(endpoint),
@@ -75,10 +98,10 @@ def _operation(endpoint: Endpoint, *, keys: bool, paced: bool) -> dict[str, Any]
         "responses": {"200": _response("A good answer.", endpoint.answers)} | errors,
     }
     if endpoint.parameters:
-        operation["parameters"] = [_parameter(parameter) for parameter in endpoint.parameters]
+        operation["parameters"] = [_parameter(parameter, choices) for parameter in endpoint.parameters]
     if endpoint.bodies:
         operation["requestBody"] = {"required": True, "content": _content(endpoint.bodies)}
-    if keys:
+    if asks.keys:
         operation["security"] = [] if endpoint.is_open else [{name: []} for name in SECURITY_SCHEMES]
     return operation
 
@@ -89,24 +112,26 @@ def _name(endpoint: Endpoint) -> str:
     return "_by_".join(filter(None, (endpoint.name, "_and_".join(variables))))
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def _parameter(parameter: Parameter, choices: Choices) -> dict[str, Any]:
+    known = {"enum": list(choices[parameter.name])} if parameter.name in choices else {}
     return {
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.place == "path",
         "description": parameter.description,
-        "schema": parameter.schema,
+        "schema": {**parameter.schema, **known},
     }
 
 
 def _refusal(endpoint: Endpoint, status: int) -> dict[str, Any]:
     foreign = endpoint.path.startswith(TENSORFLOW_PATHS)
     shapes = {JSON: reference("TensorFlowError")} if foreign else {MEDIA_TYPE: reference("Problem")}
-    return _response(HTTPStatus(status).phrase, shapes)
+    return _response(HTTPStatus(status).phrase, shapes, HEADERS_OF.get(status, {}))
 
 
-def _response(description: str, shapes: Mapping[str, Schema]) -> dict[str, Any]:
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+def _response(description: str, shapes: Mapping[str, Schema], more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    carried = {"X-Request-Id": "RequestId", **(more or {})}
+    headers = {name: {"$ref": f"#/components/headers/{kept}"} for name, kept in carried.items()}
     return {"description": description, "headers": headers, "content": _content(shapes)}
 
 

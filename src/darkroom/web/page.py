@@ -1,5 +1,6 @@
 """The pages for people; without JavaScript the first is a plain form whose answers the server renders."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from markupsafe import Markup
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from darkroom.bundle import BundleInfo
-from darkroom.engines.prediction import Answer
+from darkroom.engines.prediction import Answer, Failure
 from darkroom.errors import EngineError
 from darkroom.web.api import answer_to_json
 from darkroom.web.endpoints import JSON
@@ -102,6 +103,16 @@ def unlike_in_words(info: BundleInfo) -> str:
     return f"This picture looks unlike those the model was trained on: do not rely on the answer.{rate}"
 
 
+def summary_in_words(answers: Sequence[Answer]) -> str:
+    """How many pictures got which kind of answer, in the words of darkroom.js."""
+    kinds = Counter(
+        "without an answer" if isinstance(answer, Failure) else "answered" if answer.sure else "not sure"
+        for answer in answers
+    )
+    order = ("answered", "not sure", "without an answer")
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in order if kinds[kind])
+
+
 def _uploads() -> list[Upload]:
     """The pictures of the form, or the sample that its button names."""
     wanted = request.form.get("sample")
@@ -143,6 +154,7 @@ def _render(
         "unlike": unlike_in_words(info),
         "keys": gate().keys is not None,
         "answers": answers,
+        "summary": summary_in_words(answers),
         "trouble": trouble,
         "bars": BARS,
     }

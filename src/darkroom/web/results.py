@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from darkroom.engines.prediction import Answer, Failure
 
-COLUMNS = ("name", "label", "confidence", "sure", "error")
-"""Then follow the classes with their probabilities."""
+COLUMNS = ("name", "label", "confidence", "sure", "unlike", "error")
+"""Then follow the classes with their probabilities; `unlike` is empty where the model knows nothing of novelty."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What begins so is computed by spreadsheets, and a file's name is for strangers to choose."""
@@ -29,8 +29,13 @@ def harmless(text: str) -> str:
 
 def _row(answer: Answer, classes: Sequence[str]) -> list[str]:
     if isinstance(answer, Failure):
-        return [harmless(answer.name), "", "", "", answer.error, *[""] * len(classes)]
+        return [harmless(answer.name), "", "", "", "", answer.error, *[""] * len(classes)]
     shares = dict(answer.probabilities)
-    sure = "yes" if answer.sure else "no"
+    unlike = "" if answer.novelty is None else _word(answer.novelty.unlike)
     found = [f"{shares[name]:.6f}" if name in shares else "" for name in classes]
-    return [harmless(answer.name), harmless(answer.label), f"{answer.confidence:.6f}", sure, "", *found]
+    told = (f"{answer.confidence:.6f}", _word(answer.sure), unlike)
+    return [harmless(answer.name), harmless(answer.label), *told, "", *found]
+
+
+def _word(value: bool) -> str:
+    return "yes" if value else "no"

@@ -30,10 +30,31 @@ def text(description: str = "", **more: Any) -> Schema:
 TABLE: Schema = {"type": "object"}
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 COUNT: Schema = {"type": "integer", "minimum": 0}
-PICTURE: Schema = {"type": "string", "contentEncoding": "binary", "description": "A picture's file."}
 BINARY: Schema = {"type": "string", "format": "binary"}
+BASE64: Schema = text(
+    "A picture's file in base64 (RFC 4648).",
+    contentEncoding="base64",
+    pattern="^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+)
 
-_UPLOAD = record({"name": text("The file's name."), "content": text("The file in base64.")}, optional=("name",))
+_UPLOAD = record({"name": text("The file's name."), "content": BASE64}, optional=("name",))
+
+
+def _form(**bounds: int) -> Schema:
+    """A form of pictures, which may have other fields, too."""
+    pictures = listing(BINARY, minItems=1, **bounds)
+    return {
+        "type": "object",
+        "properties": {"files": pictures, "file": {**pictures, "description": "Another name for files."}},
+        "anyOf": [{"required": ["files"]}, {"required": ["file"]}],
+    }
+
+
+def _json(**bounds: int) -> Schema:
+    """Pictures in JSON."""
+    return record({"files": listing(reference("Upload"), minItems=1, **bounds)})
+
+
 _RANKED = record({"label": text(), "probability": SHARE})
 _NOVELTY = record(
     {
@@ -64,6 +85,7 @@ _SHORT_MODEL = {
     "name": text(),
     "threshold": {**SHARE, "description": "Below this confidence an answer is not sure."},
     "weights_sha256": {"type": ["string", "null"]},
+    "bundle_sha256": text("Of all files of the bundle that answers."),
 }
 _MODEL = record(
     {
@@ -82,20 +104,32 @@ _EXPLANATION = record(
         "weights": listing(
             listing(SHARE), description="Rows of how much each part of what the network saw speaks for the class."
         ),
+        "box": listing(
+            {"type": "number"},
+            description="Left, top, right and bottom of what the network saw, in fractions of the upright picture's "
+            "sides; bars that were added to fill the shape lie below 0 and above 1.",
+            minItems=4,
+            maxItems=4,
+        ),
     }
 )
 
 # ---- TensorFlow Serving's ----
 
-_BYTES = record({"b64": text("A picture's file in base64.")})
+_BYTES = record({"b64": BASE64})
 _PIXELS = listing(listing(listing({"type": "integer", "minimum": 0, "maximum": 255})))
-_ROW = {"anyOf": [_PIXELS, _BYTES, {**TABLE, "maxProperties": 1}]}
+_ROW = {"anyOf": [_PIXELS, _BYTES, record({"pixels": _PIXELS}), record({"pictures": _BYTES})]}
+_ROWS = listing(_ROW, minItems=1)
+_COLUMN = {"anyOf": [_ROWS, record({"pixels": _ROWS}), record({"pictures": _ROWS})]}
 _TENSORFLOW_REQUEST = {
     "type": "object",
     "properties": {
-        "signature_name": text("serving_default for pixels, encoded for files; by the form of the rows if not given."),
-        "instances": listing(_ROW, description="A row a picture."),
-        "inputs": {"description": "The same by columns: a list of rows, or an object of one such list."},
+        "signature_name": text(
+            "serving_default for pixels, encoded for files; by the form of the rows if not given.",
+            enum=["", "serving_default", "encoded"],
+        ),
+        "instances": {**_ROWS, "description": "A row a picture."},
+        "inputs": {**_COLUMN, "description": "The same by columns: a list of rows, or an object of one such list."},
     },
     "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
     "additionalProperties": False,
@@ -119,8 +153,10 @@ _VERSION = record(
 SCHEMAS: Mapping[str, Schema] = {
     "Problem": {**_PROBLEM, "description": "What is said of every error (RFC 9457)."},
     "Upload": _UPLOAD,
-    "UploadForm": record({"files": listing(BINARY, minItems=1)}),
-    "Uploads": record({"files": listing(reference("Upload"), minItems=1)}),
+    "UploadForm": _form(),
+    "Uploads": _json(),
+    "OneUploadForm": _form(maxItems=1),
+    "OneUpload": _json(maxItems=1),
     "RankedClass": _RANKED,
     "Prediction": _PREDICTION,
     "PictureError": record({"name": text(), "error": reference("Problem")}),

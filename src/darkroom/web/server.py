@@ -20,7 +20,7 @@ from darkroom.config import ServeConfig
 from darkroom.errors import UsageError
 from darkroom.progress import say
 from darkroom.web import tracing
-from darkroom.web.listener import Listener
+from darkroom.web.listener import Listener, MetricsDoor
 from darkroom.web.service import Service
 
 
@@ -28,20 +28,33 @@ class Server:
     """A bound server: connections are accepted from its making on and answered while `run` runs."""
 
     def __init__(self, app: Flask, settings: ServeConfig) -> None:
-        bound = _listen(settings)
+        bound = _listen(settings.host, settings.port, "--port")
         self.host = settings.host
         self.port: int = bound.getsockname()[1]
         self._stop_seconds = settings.stop_seconds
         self._asked_to_stop = threading.Event()
         self._listener = Listener(app, settings, bound)
         self._map = self._listener._map
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is no news
+        if settings.metrics_port:
+            MetricsDoor(self._listener, self._listen_for_metrics(settings))
+        for source in (
+            "waitress.queue",
+            "waitress.listener",
+        ):  # a short queue, or no place left for a moment, is no news
+            logging.getLogger(source).setLevel(logging.ERROR)
 
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104  (compared, not bound)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    def _listen_for_metrics(self, settings: ServeConfig) -> socket.socket:
+        try:
+            return _listen(settings.host, settings.metrics_port or 0, "--metrics-port")
+        except UsageError:
+            self.close()
+            raise
 
     def run(self) -> None:
         """Answer requests until `stop`, then finish those that have begun."""
@@ -110,8 +123,7 @@ def _stopping_on_signals(server: Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(settings: ServeConfig) -> socket.socket:
-    host, port = settings.host, settings.port
+def _listen(host: str, port: int, option: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = _resolve(host, port)
         listener = socket.socket(family, kind, protocol)
@@ -124,7 +136,7 @@ def _listen(settings: ServeConfig) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        raise UsageError(_why_not(error, host, port)) from error
+        raise UsageError(_why_not(error, host, port, option)) from error
     return listener
 
 
@@ -133,14 +145,14 @@ def _resolve(host: str, port: int) -> tuple[Any, ...]:
     return min(found, key=lambda entry: entry[0] != socket.AF_INET)
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _why_not(error: OSError, host: str, port: int, option: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use by another program: stop that one or give another --port"
+        return f"port {port} on {host} is in use by another program: stop that one or give another {option}"
     if error.errno == errno.EACCES:
-        return f"port {port} is reserved for the system: give a --port from 1024 on"
+        return f"port {port} is reserved for the system: give a {option} from 1024 on"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--host {host} is no address of this machine: try 127.0.0.1 or 0.0.0.0"
-    return f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}): give another --host or --port"
+    return f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}): give another --host or {option}"
 
 
 def _is_loopback(host: str) -> bool:

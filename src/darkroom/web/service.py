@@ -8,6 +8,7 @@ from flask import Flask, current_app, g
 
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
+from darkroom.engines.decoding import Bounds
 from darkroom.engines.explanation import Explanation, explain
 from darkroom.engines.prediction import Answer, Failure, predict_pictures
 from darkroom.errors import ImageError
@@ -65,12 +66,16 @@ class Service:
     papers: Papers = field(default_factory=Papers)
     metrics: Metrics = field(default_factory=Metrics)
 
+    @property
+    def bounds(self) -> Bounds:
+        """What decoding one picture may take."""
+        return Bounds(self.limits.pixels, self.decode_seconds)
+
     def answer(self, uploads: Sequence[Upload], *, top: int | None = None) -> list[Answer]:
         """An answer or an error for each upload, in order."""
         g.pictures = len(uploads)
         accepted = [upload for upload in uploads if len(upload[1]) <= self.limits.file_bytes]
-        pixels, seconds = self.limits.pixels, self.decode_seconds
-        answered = iter(predict_pictures(self.engine, accepted, max_pixels=pixels, max_seconds=seconds, top=top))
+        answered = iter(predict_pictures(self.engine, accepted, bounds=self.bounds, top=top))
         answers = [
             next(answered) if len(content) <= self.limits.file_bytes else self._too_large(name, len(content))
             for name, content in uploads
@@ -81,11 +86,11 @@ class Service:
     def explain(self, upload: Upload, *, label: str | None) -> Explanation | Failure:
         """Where in a picture `label`, or its best class, is seen; raises what `explain` does but `ImageError`."""
         g.pictures = 1
-        (name, content), pixels, seconds = upload, self.limits.pixels, self.decode_seconds
+        name, content = upload
         if len(content) > self.limits.file_bytes:
             return self._too_large(name, len(content))
         try:
-            return explain(self.engine, name, content, label=label, max_pixels=pixels, max_seconds=seconds)
+            return explain(self.engine, name, content, label=label, bounds=self.bounds)
         except ImageError as error:
             return Failure(name, str(error))
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from darkroom.config import ServeConfig
+from darkroom.provenance import available_cores
 
 TEMPLATE = """\
 # Put this into /etc/systemd/system/darkroom.service, then: systemctl daemon-reload && systemctl enable --now darkroom
@@ -18,6 +19,8 @@ Wants=network-online.target
 ExecStart={command}
 Restart=on-failure
 RestartSec=2
+# SIGTERM goes to the server alone: its workers have to outlive it until what has begun is answered.
+KillMode=mixed
 TimeoutStopSec={stop}
 DynamicUser=yes
 Environment=PYTHONUNBUFFERED=1
@@ -50,8 +53,11 @@ UMask=0077
 WantedBy=multi-user.target
 """
 
-ENGINE_MEGABYTES = 1500
-"""Beside the requests: the process itself, its model, and a few pictures that are decoded at the same time."""
+SERVER_MEGABYTES, WORKER_MEGABYTES = 400, 400
+"""Of the server and of each of its workers with a model of usual size, beside requests and pictures."""
+
+BYTES_A_PIXEL = 12
+"""Of a picture while it is decoded: with transparency, without, and on its background."""
 
 
 def unit(program: Sequence[str], bundle: Path, settings: ServeConfig) -> str:
@@ -61,9 +67,14 @@ def unit(program: Sequence[str], bundle: Path, settings: ServeConfig) -> str:
         name=_escaped(bundle.resolve().name),
         command=" ".join(map(_quoted, words)),
         stop=round(settings.stop_seconds) + 10,
-        memory=round(settings.max_memory_megabytes) + ENGINE_MEGABYTES,
+        memory=round(SERVER_MEGABYTES + settings.max_memory_megabytes + _workers(settings)),
         capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.port < 1024 else "",
     )
+
+
+def _workers(settings: ServeConfig) -> float:
+    """Megabytes of all workers, each with a picture of the largest size."""
+    return (settings.workers or available_cores()) * (WORKER_MEGABYTES + BYTES_A_PIXEL * settings.max_megapixels)
 
 
 def _options(settings: ServeConfig) -> Iterator[str]:

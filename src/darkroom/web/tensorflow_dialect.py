@@ -15,12 +15,12 @@ from flask import Blueprint, g, request
 from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 
 from darkroom.engines.base import Answers
-from darkroom.engines.prediction import decode_pictures, name_answers
+from darkroom.engines.prediction import name_answers
 from darkroom.errors import ImageError
 from darkroom.web.endpoints import JSON, Endpoint, Parameter, add_to, open_names
 from darkroom.web.schemas import reference, text
 from darkroom.web.service import service
-from darkroom.web.uploads import decode_base64, read_json
+from darkroom.web.uploads import SPARE_VALUES, VALUES_A_PICTURE, Extent, decode_base64, read_json
 
 VERSION = "1"
 PIXELS, ENCODED = "serving_default", "encoded"
@@ -28,6 +28,9 @@ INPUTS = {PIXELS: "pixels", ENCODED: "pictures"}
 """The one input of each signature."""
 
 MOST_ROWS = 1024
+
+MOST_PIXELS = 2**20
+"""In lists a pixel takes some 100 bytes of memory, whatever it takes on the wire."""
 
 blueprint = Blueprint("tensorflow", __name__)
 
@@ -44,7 +47,7 @@ class Asked:
 def predict(name: str, version: str = VERSION) -> dict[str, Any]:
     """Logits and probabilities of each row."""
     _require(name, version)
-    shared, asked = service(), _understood(read_json(request))
+    shared, asked = service(), _understood(read_json(request, _extent()))
     g.pictures = len(asked.rows)
     answers = shared.engine.answer(_encoded(asked.rows) if asked.signature == ENCODED else _pixels(asked.rows))
     shared.metrics.count_answers(name_answers(shared.engine.bundle, [""] * len(asked.rows), answers))
@@ -83,10 +86,24 @@ def _understood(content: Any) -> Asked:
         raise BadRequest(f"{'instances' if by_rows else 'inputs'} must be a list with a row for each picture.")
     rows = [_unnamed(row) for row in rows]
     signature = _signature(content.get("signature_name", ""), rows)
-    most = service().limits.files if signature == ENCODED else MOST_ROWS
+    most = service().limits.files if signature == ENCODED else _most_rows()
     if len(rows) > most:
         raise RequestEntityTooLarge(f"There are {len(rows)} rows: send at most {most} at a time.")
     return Asked(signature, rows, by_rows)
+
+
+def _most_rows() -> int:
+    """Rows of pixels in one request."""
+    contract = service().engine.bundle.preprocessing
+    return max(1, min(MOST_ROWS, MOST_PIXELS // (contract.height * contract.width)))
+
+
+def _extent() -> Extent:
+    """What so many rows need: a row's lists in lists, three numbers a pixel, and an object around each row."""
+    contract = service().engine.bundle.preprocessing
+    objects = VALUES_A_PICTURE * max(MOST_ROWS, service().limits.files) + SPARE_VALUES
+    a_row = contract.height * (4 * contract.width + 1) + 1
+    return Extent(objects, objects + _most_rows() * a_row)
 
 
 def _unnamed(value: Any) -> Any:
@@ -122,12 +139,7 @@ def _encoded(rows: Sequence[Any]) -> npt.NDArray[np.uint8]:
     """uint8 (N, H, W, 3) of files in base64; raises werkzeug's 400."""
     shared = service()
     contents = [_content(row, place) for place, row in enumerate(rows)]
-    decoded = decode_pictures(
-        contents,
-        shared.engine.bundle.preprocessing,
-        max_pixels=shared.limits.pixels,
-        max_seconds=shared.decode_seconds,
-    )
+    decoded = shared.engine.read(contents, shared.bounds)
     for place, it in enumerate(decoded):
         if isinstance(it, ImageError):
             raise BadRequest(f"Row {place}: {it}.")
@@ -173,7 +185,7 @@ def _tensor(kind: str, *sizes: int) -> dict[str, Any]:
 
 
 NAME = Parameter("name", "The model's name.", text(), "path")
-NUMBER = Parameter("version", "The version's number: there is one, 1.", text(), "path")
+NUMBER = Parameter("version", "The version's number: there is one, 1.", text(enum=[VERSION]), "path")
 MODEL = "/v1/models/<name>"
 
 

@@ -5,6 +5,7 @@ import binascii
 import io
 import json
 import unicodedata
+from dataclasses import dataclass
 from typing import IO, Any
 
 from flask import Request
@@ -16,6 +17,25 @@ from darkroom.web.service import Limits, Upload
 FIELDS = ("files", "file")
 LONGEST_NAME = 120
 NAMELESS = "picture"
+
+VALUES_A_PICTURE = 4
+"""Braces, brackets and commas that a picture takes in JSON: three, and one more of a file's name."""
+
+SPARE_VALUES = 10_000
+"""What else may stand in a body, for names full of commas; as empty objects it makes less than a megabyte."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much structure a JSON body may have: most objects, and most values in all."""
+
+    objects: int
+    values: int
+
+    def holds(self, body: bytes) -> bool:
+        """Whether `body` keeps to it, as its bytes alone tell: what stands in text counts as well."""
+        objects = body.count(b"{")
+        return objects <= self.objects and objects + body.count(b"[") + body.count(b",") <= self.values
 
 
 class UploadRequest(Request):
@@ -37,7 +57,7 @@ def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     if kind == "multipart/form-data":
         return read_form(request, limits)
     if kind == "application/json":
-        return _from_json(read_json(request), limits)
+        return _from_json(read_json(request, _extent(limits)), limits)
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [(NAMELESS, _body(request))]
     raise UnsupportedMediaType(
@@ -59,10 +79,18 @@ def read_form(request: Request, limits: Limits) -> list[Upload]:
     return uploads
 
 
-def read_json(request: Request) -> Any:
-    """The body as JSON; raises werkzeug's 400 where it is none, or holds NaN or infinities, which JSON has not."""
+def read_json(request: Request, extent: Extent) -> Any:
+    """The body as JSON; raises werkzeug's 400 where it is none, or holds NaN or infinities, which JSON has not.
+
+    Raises 413 beyond `extent`, before anything is made of the body: three bytes become an object of 64.
+    """
+    body = _body(request)
+    if not extent.holds(body):
+        raise RequestEntityTooLarge(
+            "The JSON has more objects, lists and values than the pictures of one request need."
+        )
     try:
-        return json.loads(_body(request), parse_constant=_refuse_constant)
+        return json.loads(body, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise BadRequest("The body is no JSON that is read here: it is nested too deeply.") from error
     except ValueError as error:
@@ -86,6 +114,11 @@ def clean_name(name: str | None) -> str:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}…{name[-12:]}"
+
+
+def _extent(limits: Limits) -> Extent:
+    values = VALUES_A_PICTURE * limits.files + SPARE_VALUES
+    return Extent(values, values)
 
 
 def _from_json(content: Any, limits: Limits) -> list[Upload]:

@@ -1,7 +1,7 @@
 // Pictures in, cards with answers out. Without this file the page is a plain form that the server answers.
 
 import { save, toCsv, toJson } from "./results.js";
-import { draw } from "./heat.js";
+import { draw, placeInWords } from "./heat.js";
 
 const form = document.getElementById("form");
 const input = document.getElementById("files");
@@ -10,6 +10,7 @@ const key = document.getElementById("key"); // only where the server asks for on
 const cards = document.getElementById("cards");
 const answers = document.getElementById("answers");
 const summary = document.getElementById("summary");
+const spoken = document.getElementById("spoken"); // for those who do not see what a card shows
 const progress = document.getElementById("progress");
 const savers = { csv: document.getElementById("csv"), json: document.getElementById("json") };
 
@@ -28,9 +29,11 @@ const FORM_BYTES = 2000; // what the multipart form adds to the bytes of one pic
 const REQUESTS_AT_ONCE = 2;
 const MOST_TRIES = 4; // of a request that a busy server sends away
 const LONGEST_WAIT = 30; // seconds
+const UNREACHABLE = "The server could not be reached, or the file changed meanwhile.";
 
-const waiting = []; // jobs {file, card, address, state, tries, answer} not yet sent
+const waiting = []; // jobs {file, card, address, state, tries, answer, map, explaining} not yet sent
 let jobs = []; // all jobs on the page
+let made = 0; // cards so far, which numbers them
 let active = 0;
 
 document.documentElement.classList.add("scripting");
@@ -80,7 +83,8 @@ document.getElementById("clear").addEventListener("click", () => {
   waiting.length = 0;
   jobs = [];
   cards.replaceChildren();
-  answers.hidden = true;
+  answers.toggleAttribute("data-empty", true);
+  say("");
   input.focus();
 });
 
@@ -120,10 +124,11 @@ savers.json.addEventListener("click", () => {
 
 function add(files) {
   if (!files.length) return;
-  answers.hidden = false;
   const added = files.map(newJob);
   jobs.unshift(...added);
   cards.prepend(...added.map((job) => job.card));
+  answers.removeAttribute("data-empty");
+  answers.scrollIntoView({ block: "nearest" }); // on a phone they lie below what was touched
   for (const job of added) enqueue(job);
   report();
   pump();
@@ -132,20 +137,35 @@ function add(files) {
 function newJob(file) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   const job = { file, card, address: URL.createObjectURL(file), state: "waiting", tries: 0, answer: null };
-  const image = part(card, "img");
-  part(card, ".kind").textContent = kindOf(file.name);
-  image.addEventListener("error", () => image.remove()); // a format that this browser cannot show
-  image.src = job.address;
-  part(card, ".file").textContent = file.name;
-  part(card, ".file").title = file.name;
+  showPreview(job);
+  nameCard(card, file.name);
   part(card, ".again").addEventListener("click", () => {
     job.tries = 0;
     enqueue(job);
     report();
     pump();
   });
-  part(card, ".where").addEventListener("click", () => explain(job));
+  part(card, ".where").addEventListener("click", () => toggleMap(job));
   return job;
+}
+
+function nameCard(card, name) {
+  const title = part(card, ".file");
+  title.textContent = name;
+  title.title = name;
+  title.id = `file-${++made}`;
+  for (const button of card.querySelectorAll("button")) button.setAttribute("aria-describedby", title.id);
+}
+
+function showPreview({ card, file, address }) {
+  const [picture, image] = [part(card, ".picture"), part(card, "img")];
+  part(card, ".kind").textContent = kindOf(file.name);
+  image.addEventListener("load", () => {
+    picture.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+    image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) < 100);
+  });
+  image.addEventListener("error", () => picture.remove()); // a format that this browser cannot show
+  image.src = address;
 }
 
 function enqueue(job) {
@@ -190,17 +210,20 @@ async function send(batch) {
     if (response.ok) batch.forEach((job, place) => show(job, content.predictions[place]));
     else for (const job of batch) showFailure(job, content.detail, { again: mayBetter(response) });
   } catch {
-    const text = "The server could not be reached, or the file changed meanwhile.";
-    for (const job of batch) showFailure(job, text, { again: true });
+    for (const job of batch) showFailure(job, UNREACHABLE, { again: true });
   }
 }
 
 async function comeBack(batch, response) {
-  const seconds = Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST_WAIT);
   for (const job of batch) setState(job, "waiting", "The server is busy, waiting…");
-  await new Promise((done) => setTimeout(done, 1000 * seconds * (1 + Math.random() / 4)));
+  await asLongAsTold(response);
   const kept = batch.filter((job) => jobs.includes(job)); // the others were cleared away meanwhile
   waiting.unshift(...kept);
+}
+
+function asLongAsTold(response) {
+  const seconds = Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST_WAIT);
+  return new Promise((done) => setTimeout(done, 1000 * seconds * (1 + Math.random() / 4)));
 }
 
 function isBusy(response) {
@@ -215,25 +238,66 @@ function credentials() {
   return key?.value ? { Authorization: `Bearer ${key.value}` } : {};
 }
 
-async function explain(job) {
-  const heat = part(job.card, ".heat");
+// ---- where a class is seen ----
+
+// Costs the server fifty answers: a map is asked for once, and kept.
+async function toggleMap(job) {
+  if (job.explaining) return;
   const button = part(job.card, ".where");
-  const shown = button.getAttribute("aria-pressed") === "true";
-  try {
-    if (!shown && !job.explained) {
-      const address = `${form.dataset.explain}?label=${encodeURIComponent(job.answer.label)}`;
-      const headers = { ...credentials(), "Content-Type": "application/octet-stream" };
-      const response = await fetch(address, { method: "POST", body: job.file, headers });
-      const content = await response.json();
-      if (!response.ok) throw new Error(content.detail);
-      draw(heat, content.weights);
-      job.explained = true;
-    }
-    heat.hidden = shown;
-    button.setAttribute("aria-pressed", String(!shown));
-  } catch (error) {
-    showNote(job, `Where it is could not be shown: ${error.message}`);
+  if (!job.map) {
+    setExplaining(job, true);
+    await explain(job);
+    setExplaining(job, false);
   }
+  if (!job.map) return;
+  const shown = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(shown));
+  part(job.card, ".heat").hidden = !shown;
+  tellOfMap(job, shown ? job.map : "");
+}
+
+async function explain(job, tries = 1) {
+  const address = `${form.dataset.explain}?label=${encodeURIComponent(job.answer.label)}`;
+  const headers = { ...credentials(), "Content-Type": "application/octet-stream" };
+  try {
+    const response = await fetch(address, { method: "POST", body: job.file, headers });
+    if (isBusy(response) && tries < MOST_TRIES) {
+      tellOfMap(job, "The server is busy, waiting…");
+      await asLongAsTold(response);
+      if (jobs.includes(job)) await explain(job, tries + 1);
+      return;
+    }
+    const content = await response.json();
+    if (response.ok) keepMap(job, content);
+    else tellOfMap(job, content.detail);
+  } catch {
+    tellOfMap(job, UNREACHABLE);
+  }
+}
+
+function keepMap(job, { label, weights, box }) {
+  const [heat, place] = [part(job.card, ".heat"), placeInWords(weights)];
+  draw(heat, weights, box);
+  job.map = place
+    ? `What speaks for ${label} is left bright, most of it ${place}.`
+    : `No single part of the picture speaks for ${label}.`;
+  heat.setAttribute("aria-label", `Map over ${job.file.name}. ${job.map}`);
+}
+
+// The button stays where the keyboard is: a disabled one would lose the focus.
+function setExplaining(job, explaining) {
+  const button = part(job.card, ".where");
+  job.explaining = explaining;
+  button.setAttribute("aria-disabled", String(explaining));
+  button.setAttribute("aria-busy", String(explaining));
+  if (explaining) tellOfMap(job, "Looking where…");
+}
+
+function tellOfMap(job, text) {
+  const legend = part(job.card, ".legend");
+  legend.textContent = text;
+  legend.hidden = !text;
+  spoken.textContent = text && `${job.file.name}: ${text}`;
 }
 
 // ---- showing ----
@@ -246,8 +310,8 @@ function show(job, answer) {
   }
   setState(job, answer.sure ? "answered" : "unsure", answer.sure ? answer.label : "Not sure");
   if (!answer.sure) {
-    const least = `${(100 * threshold).toFixed(0)} %`;
-    showNote(job, `Best guess: ${answer.label}. Below ${least} this model prefers not to decide.`);
+    const least = `${(100 * threshold).toFixed(0)}\u202f%`;
+    showNote(job, `Best guess: ${answer.label}. Below ${least} this model does not decide.`);
   }
   part(job.card, ".unlike").textContent = form.dataset.unlike;
   part(job.card, ".unlike").hidden = !answer.novelty?.unlike;
@@ -318,7 +382,6 @@ function report() {
 }
 
 function say(text) {
-  answers.hidden = false;
   summary.textContent = text;
 }
 

@@ -1,6 +1,6 @@
 // Answers as files to keep, in the form of `results.py`, which answers the plain form.
 
-const COLUMNS = ["name", "label", "confidence", "sure", "error"]; // then follow the classes
+const COLUMNS = ["name", "label", "confidence", "sure", "unlike", "error"]; // then follow the classes
 
 export function toCsv(answers, classes) {
   const rows = answers.map((answer) => row(answer, classes));
@@ -20,11 +20,16 @@ export function save(name, type, text) {
 }
 
 function row(answer, classes) {
-  if (answer.error) return [harmless(answer.name), "", "", "", answer.error.detail, ...classes.map(() => "")];
+  if (answer.error) return [harmless(answer.name), "", "", "", "", answer.error.detail, ...classes.map(() => "")];
   const shares = new Map(answer.probabilities.map(({ label, probability }) => [label, probability.toFixed(6)]));
   const found = classes.map((name) => shares.get(name) ?? "");
-  const sure = answer.sure ? "yes" : "no";
-  return [harmless(answer.name), harmless(answer.label), answer.confidence.toFixed(6), sure, "", ...found];
+  const unlike = answer.novelty ? word(answer.novelty.unlike) : "";
+  const told = [answer.confidence.toFixed(6), word(answer.sure), unlike];
+  return [harmless(answer.name), harmless(answer.label), ...told, "", ...found];
+}
+
+function word(value) {
+  return value ? "yes" : "no";
 }
 
 // A spreadsheet computes what begins so, and a file's name is for strangers to choose.

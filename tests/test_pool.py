@@ -1,0 +1,332 @@
+"""Worker processes: they answer as the engine does that they hold, and what dies in them is lost to nobody."""
+
+import io
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bundles
+from darkroom.bundle import INFO_FILE, BundleInfo
+from darkroom.config import ServeConfig
+from darkroom.engines import pool as pools
+from darkroom.engines import worker as workers
+from darkroom.engines.choice import open_engine
+from darkroom.engines.decoding import Bounds
+from darkroom.engines.explanation import explain
+from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+from darkroom.engines.pool import PooledEngine
+from darkroom.engines.prediction import Failure, Prediction, predict_pictures
+from darkroom.errors import BundleError, EngineError, ImageError
+from serving import RED, post_picture, serving
+
+PICTURES = bundles.mixed_pictures()
+
+needs_signals = pytest.mark.skipif(os.name != "posix", reason="ends processes by signals")
+
+DEADLY = """
+import os, pickle, sys
+pickle.dump(None, sys.stdout.buffer); sys.stdout.buffer.flush()
+pickle.load(sys.stdin.buffer)
+os.kill(os.getpid(), {signal})
+"""
+"""A worker that is ready, and dies of its first job."""
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path) -> Iterator[PooledEngine]:
+    """Two processes, which tests leave as they are."""
+    with PooledEngine.open(folder, 2) as engine:
+        yield engine
+
+
+@pytest.fixture
+def pooled(folder: Path) -> Iterator[PooledEngine]:
+    """Two processes to kill."""
+    with PooledEngine.open(folder, 2) as engine:
+        yield engine
+
+
+def processes(engine: PooledEngine) -> list[subprocess.Popen[bytes]]:
+    """The processes that there are now."""
+    return [worker._process for worker in list(engine._workers)]
+
+
+def await_workers(engine: PooledEngine, number: int) -> None:
+    """Until so many wait for jobs."""
+    end = time.monotonic() + 30
+    while engine._idle.qsize() < number:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def taken(results: io.BytesIO) -> Any:
+    """The next of the objects that a worker put there."""
+    return pickle.load(results)  # noqa: S301  (our own)
+
+
+def with_program(folder: Path, program: str) -> PooledEngine:
+    """An engine of one process, which runs that program instead."""
+    engine = PooledEngine(BundleInfo.read(folder / INFO_FILE), folder, 1)
+    engine._command = [sys.executable, "-c", program]
+    worker = engine._start()
+    worker.await_ready()
+    engine._idle.put(worker)
+    return engine
+
+
+def test_it_answers_as_the_engine_does_that_it_holds(shared: PooledEngine, engine: OnnxRuntimeEngine) -> None:
+    here, there = predict_pictures(engine, PICTURES), predict_pictures(shared, PICTURES)
+    assert [answer.name for answer in there] == [name for name, _ in PICTURES]
+    for ours, theirs in zip(here, there, strict=True):
+        assert type(ours) is type(theirs)
+        if isinstance(ours, Prediction) and isinstance(theirs, Prediction):
+            assert dict(theirs.probabilities) == pytest.approx(dict(ours.probabilities), abs=1e-5)
+        else:
+            assert ours == theirs
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 16, 24, 3), np.uint8)
+    np.testing.assert_allclose(shared.logits(pixels), engine.logits(pixels), atol=1e-5)
+    assert predict_pictures(shared, []) == []
+
+
+def test_pixels_and_explanations_come_from_them_too(shared: PooledEngine, engine: OnnxRuntimeEngine) -> None:
+    pixels, broken = shared.read([RED, b"broken"], Bounds())
+    np.testing.assert_array_equal(pixels, engine.read([RED], Bounds())[0])
+    assert isinstance(broken, ImageError)
+    np.testing.assert_allclose(explain(shared, "x", RED).weights, explain(engine, "x", RED).weights, atol=1e-5)
+    with pytest.raises(ImageError, match="not a picture"):
+        explain(shared, "x", b"broken")
+
+
+def test_bounds_reach_them(shared: PooledEngine) -> None:
+    [refused] = predict_pictures(shared, [("x", RED)], bounds=Bounds(max_pixels=10))
+    assert isinstance(refused, Failure)
+    assert "too many pixels" in refused.error
+
+
+def test_many_ask_at_once(shared: PooledEngine, engine: OnnxRuntimeEngine) -> None:
+    expected = [type(answer) for answer in predict_pictures(engine, PICTURES)]
+    with ThreadPoolExecutor(8) as threads:
+        for answers in threads.map(lambda _: predict_pictures(shared, PICTURES), range(16)):
+            assert [type(answer) for answer in answers] == expected
+
+
+def test_what_is_wrong_with_a_call_is_told_as_by_the_engine(shared: PooledEngine) -> None:
+    with pytest.raises(EngineError, match="uint8 pixels"):
+        shared.predict(np.zeros((1, 2, 2, 3), np.uint8))
+    with pytest.raises(RuntimeError, match="AttributeError in a worker process"):
+        shared._results([("fly", ())])
+    assert len(predict_pictures(shared, [("x", RED)])) == 1, "it lives on"
+
+
+@needs_signals
+def test_processes_that_died_while_they_waited_are_not_noticed(
+    pooled: PooledEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = processes(pooled)
+    for process in before:
+        process.kill()
+        process.wait()
+    [answer] = predict_pictures(pooled, [("x", RED)])
+    assert isinstance(answer, Prediction)
+    predict_pictures(pooled, PICTURES)
+    await_workers(pooled, 2)
+    assert not {process.pid for process in before} & {process.pid for process in processes(pooled)}
+    assert pooled.watched()["worker_restarts"][1]() == 2
+    assert pooled.watched()["workers"][1]() == 2
+    assert "exit code -9" in caplog.text
+
+
+@needs_signals
+def test_what_a_killed_process_was_asked_is_asked_of_another(pooled: PooledEngine) -> None:
+    for process in processes(pooled):
+        os.kill(process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as thread:
+        answers = thread.submit(predict_pictures, pooled, [(str(place), RED) for place in range(4)])
+        time.sleep(0.3)
+        assert not answers.done()
+        stopped = processes(pooled)
+        stopped[0].kill()
+        os.kill(stopped[1].pid, signal.SIGCONT)
+        assert [answer.label for answer in answers.result(30)] == ["red"] * 4  # type: ignore[union-attr]
+
+
+@needs_signals
+def test_a_picture_that_ends_every_process_is_given_up(folder: Path) -> None:
+    with with_program(folder, DEADLY.format(signal=int(signal.SIGSEGV))) as engine:
+        [answer] = predict_pictures(engine, [("x", RED)])
+        assert answer == Failure("x", "has ended the process that worked on it, 3 times in a row")
+        with pytest.raises(EngineError, match="3 times in a row"):
+            engine.predict(np.zeros((1, 16, 24, 3), np.uint8))
+
+
+@needs_signals
+def test_a_decoder_that_hangs_is_ended_and_the_picture_not_tried_again(folder: Path) -> None:
+    with with_program(folder, DEADLY.format(signal=int(signal.SIGALRM))) as engine:
+        [answer] = predict_pictures(engine, [("x", RED)], bounds=Bounds(max_seconds=3))
+        assert answer == Failure("x", "takes longer than 3 s to decode")
+        await_workers(engine, 1)
+        assert engine.watched()["worker_restarts"][1]() == 1
+
+
+@needs_signals
+def test_the_alarm_ends_a_process_inside_of_a_library() -> None:
+    program = (
+        "import time; from darkroom.engines import worker; worker.GRACE = 0\n"
+        "with worker._alarm(60): pass\n"
+        "with worker._alarm(None): pass\n"
+        "with worker._alarm(0.2): time.sleep(60)"
+    )
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], timeout=50, check=False)
+    assert done.returncode == -signal.SIGALRM
+    assert time.monotonic() - begun < 40
+
+
+def test_a_bundle_that_was_exchanged_is_not_served_by_new_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pools, "PATIENCE", 2.0)
+    monkeypatch.setattr(pools, "FIRST_PAUSE", 0.05)
+    bundles.make_bundle(tmp_path / "bundle")
+    with PooledEngine.open(tmp_path / "bundle", 2) as engine:
+        bundles.make_bundle(tmp_path / "bundle", name="others")
+        one, other = processes(engine)
+        one.kill()
+        assert len(predict_pictures(engine, PICTURES)) == len(PICTURES), "the other one has the old bundle open"
+        other.kill()
+        with pytest.raises(EngineError, match="no worker process has been free"):
+            predict_pictures(engine, [("x", RED)])
+        end = time.monotonic() + 60
+        while "is not the bundle with which the server was started" not in caplog.text:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        bundles.make_bundle(tmp_path / "bundle")
+        await_workers(engine, 1)
+        assert len(predict_pictures(engine, [("x", RED)])) == 1, "it came back"
+
+
+def test_a_damaged_bundle_is_told_of_at_once(tmp_path: Path) -> None:
+    bundles.make_bundle(tmp_path / "bundle")
+    model = tmp_path / "bundle" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        PooledEngine.open(tmp_path / "bundle", 2)
+    with pytest.raises(BundleError):
+        PooledEngine.open(tmp_path / "nowhere", 2)
+
+
+def test_a_process_that_does_not_start_is_told_of(folder: Path) -> None:
+    with pytest.raises(EngineError, match="ended before it was ready, with exit code"):
+        with_program(folder, "raise SystemExit(3)")
+
+
+def test_after_closing_nothing_is_left(folder: Path) -> None:
+    engine = PooledEngine.open(folder, 2)
+    ended = processes(engine)
+    engine.close()
+    engine.close()
+    assert all(process.poll() is not None for process in ended)
+    with pytest.raises(EngineError, match="closed"):
+        engine._start()
+
+
+@needs_signals
+def test_they_heed_no_signal_but_the_end_of_the_server(folder: Path) -> None:
+    program = (
+        "from pathlib import Path; from darkroom.engines.pool import PooledEngine\n"
+        f"engine = PooledEngine.open(Path({str(folder)!r}), 1)\n"
+        "print(*(worker._process.pid for worker in engine._workers), flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(pid, 0)
+        server.kill()
+        end = time.monotonic() + 20
+        while Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text():
+            assert time.monotonic() < end, "it outlives the server"
+            time.sleep(0.05)
+
+
+@needs_signals
+def test_a_server_loses_no_request_while_its_processes_are_killed(folder: Path) -> None:
+    with PooledEngine.open(folder, 2) as engine, serving(engine, max_queue=1000) as server:
+        done = threading.Event()
+
+        def kill() -> None:
+            while not done.wait(0.5):
+                processes(engine)[0].kill()
+                await_workers(engine, 1)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            end = time.monotonic() + 6
+            with ThreadPoolExecutor(6) as threads:
+                asked = threads.map(lambda _: post_picture(server) if time.monotonic() < end else None, range(20_000))
+                answers = [answer for answer in asked if answer is not None]
+        finally:
+            done.set()
+            killer.join()
+        assert engine.watched()["worker_restarts"][1]() >= 2
+        assert {response.status for response, _ in answers} == {200}
+        assert {content["predictions"][0].get("label") for _, content in answers} == {"red"}
+        response, content = post_picture(server, b"broken")
+        assert response.status == 200
+        assert content["predictions"][0]["error"]["status"] == 422
+
+
+def test_settings_say_how_many(folder: Path) -> None:
+    with open_engine(folder, ServeConfig(workers=1)) as engine:
+        assert isinstance(engine, PooledEngine)
+        assert len(processes(engine)) == 1
+    with open_engine(folder, ServeConfig(workers=0)) as engine:
+        assert isinstance(engine, OnnxRuntimeEngine)
+
+
+def test_a_worker_works_until_there_are_no_more_jobs(folder: Path) -> None:
+    """As the processes do, in this one."""
+    jobs, results = io.BytesIO(), io.BytesIO()
+    workers.put(jobs, ("look", ([RED, b"broken"], Bounds(max_seconds=20))))
+    workers.put(jobs, ("run", (np.zeros((1, 2, 2, 3), np.uint8),)))
+    workers.put(jobs, ("fly", ()))
+    jobs.seek(0)
+    with workers.WorkerEngine.open(folder, threads=1) as engine:
+        assert isinstance(engine, workers.WorkerEngine)
+        workers.work(engine, jobs, results)
+    results.seek(0)
+    good, [seen, broken] = taken(results)
+    assert good
+    assert bundles.CLASSES[int(seen.probabilities.argmax())] == "red"
+    assert isinstance(broken, ImageError)
+    for kind in (EngineError, RuntimeError):
+        good, error = taken(results)
+        assert (good, type(error)) == (False, kind)
+
+
+def test_a_worker_tells_what_is_wrong_with_its_bundle(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for where, fingerprint, kind in ((folder, "another", EngineError), (folder / "no", "", BundleError)):
+        results = io.BytesIO()
+        monkeypatch.setattr(workers, "_channels", lambda results=results: (io.BytesIO(), results))
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        workers.main([str(where), "1", fingerprint])
+        results.seek(0)
+        assert isinstance(taken(results), kind)
+    assert caplog.records == [record for record in caplog.records if record.levelno < logging.ERROR]
