@@ -95,9 +95,9 @@ def _contents(run: Run, read: Mapping[str, Path]) -> dict[str, Any]:
     config, metrics = run.read_config(), run.read_metrics()
     history = history_of(run, config)
     manifest = _one_split(run, config)
-    others = {name: path for name, path in read.items() if name not in ("config", "metrics", "history")}
+    others = {name: read_json(path) for name, path in read.items() if name not in ("config", "metrics", "history")}
     insights = insights_from(run, config, metrics, history, manifest)
-    return {"config": config, "metrics": metrics, "history": history, **contents_of(others), "insights": insights}
+    return {"config": config, "metrics": metrics, "history": history, **others, "insights": insights}
 
 
 def _figures(run: Run, split: str) -> dict[str, Path]:
@@ -144,14 +144,6 @@ def _one_split(run: Run, config: Mapping[str, Any]) -> Manifest:
                 f"run `darkroom evaluate {run.folder}` again"
             )
     return manifest
-
-
-def contents_of(read: Mapping[str, Path]) -> dict[str, Any]:
-    """What files hold, by the same names; raises `RunError` where one is missing or damaged."""
-    return {
-        name: Run(path.parent).read_history() if path.suffix == ".csv" else read_json(path)
-        for name, path in read.items()
-    }
 
 
 def read_json(path: Path) -> Any:
