@@ -164,6 +164,7 @@ SHOWN: dict[str, list[tuple[Any, str]]] = {
     "times": [(1, "1 time"), (0, "0 times"), (1507, "1,507 times")],
     "epochs": [(1, "1 epoch"), (30, "30 epochs")],
     "steps": [(1, "1 step"), (1507, "1,507 steps")],
+    "mistakes": [(1, "1 mistake"), (12, "12 mistakes")],
     "pictures": [(1, "1 picture"), (0, "0 pictures")],
     "amount": [(0, "0"), (12_345, "12,345"), (2_340_000, "2.3 million"), (999_999, "999,999"), (4.1e9, "4.1 billion")],
     "millions": [(1_234_567, "1.2"), (0, "0.0"), (1280, "0.0013"), (12_345_678_900, "12,345.7")],

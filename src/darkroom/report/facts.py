@@ -159,6 +159,7 @@ STYLES: dict[str, Callable[[Any], str]] = {
     "epochs": _counted("epoch"),
     "steps": _counted("step"),
     "pictures": _counted("picture"),
+    "mistakes": _counted("mistake"),
     "amount": _amount,
     "millions": lambda value: fixed(value / 1e6, 1),
     "duration": _duration,
