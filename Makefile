@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-run: $(STAMP)  ## the main job on scikit-learn's digits: train, evaluate, export (into runs/digits)
+run: $(STAMP)  ## the main job on scikit-learn's digits: train, evaluate, export, report (into runs/digits)
 	$(BIN)/darkroom run digits --out runs/digits --overwrite
 
 test: $(STAMP)  ## the tests, with the coverage they must reach

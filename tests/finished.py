@@ -1,4 +1,4 @@
-"""A real run on a small drawn data set, with all its stages behind it."""
+"""A real run on a small drawn data set, with all its stages behind it but for the report, which `reported` makes."""
 
 import shutil
 from dataclasses import dataclass
@@ -45,6 +45,8 @@ def finish(folder: Path) -> Finished:
     workflow.run_all(
         str(data), run, data_config=config, config=TrainConfig(epochs=4, threads=1, tensorboard=True, width=0.5)
     )
+    for path in run.reported:
+        path.unlink()
     return Finished(run, data, config)
 
 

@@ -1,6 +1,8 @@
 """A report of the finished run, and what reports are made of where the run had other classes or rivals."""
 
+import copy
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,6 +86,7 @@ def invented(run: Run, names: Sequence[str], *, each: int = 10, right: float = 3
     metrics["test"] = measure(labels, probabilities(predictions.logits, metrics["temperature"]), names)
     data = {
         "copies": 0,
+        "conflicts": 0,
         "smallest": [12, 12],
         "median": [320, 240],
         "largest": [1640, 1480],
@@ -98,6 +101,41 @@ def invented(run: Run, names: Sequence[str], *, each: int = 10, right: float = 3
         "bundle": json.loads((run.bundle / "bundle.json").read_text(encoding="utf-8")),
         "insights": {**insights, "data": data, "command": command_of(config)},
     }
+
+
+def rendered(contents: Mapping[str, Any], figures: Mapping[str, Path]) -> str:
+    """The report in Typst's language."""
+    from darkroom.report.document import TEMPLATE, environment_for
+    from darkroom.report.facts import Facts
+    from darkroom.report.story import story_of, title_of
+
+    facts = Facts(contents)
+    template = environment_for(facts, figures).get_template(TEMPLATE)
+    return template.render(title=title_of(facts), **story_of(facts, figures))
+
+
+def read(contents: Mapping[str, Any], figures: Mapping[str, Path] | None = None) -> str:
+    """The report as it is read, on one line, but for the marks of Typst."""
+    text = re.sub(r'#told\("(?:[^"\\]|\\.)*", "([^"]*)"\);', r"\1", rendered(contents, figures or {}))
+    return " ".join(re.sub(r'#"((?:[^"\\]|\\.)*)";', r"\1", text).split())
+
+
+def refitted(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """The same contents after a refit."""
+    changed = copy.deepcopy(dict(contents))
+    changed["config"]["training"]["refit"] = {"pictures": 2345, "leaks": 7, "epochs": 3, "steps": 27, "seconds": 61.0}
+    changed["insights"]["time"]["seconds"] = 123.0
+    return changed
+
+
+def unopened(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """The same contents where the test split was not opened."""
+    changed = copy.deepcopy(dict(contents))
+    changed["metrics"]["validation"] = changed["metrics"].pop("test")
+    changed["metrics"]["test_openings"] = 0
+    changed["insights"]["split"] = "validation"
+    changed["insights"]["advice"] = ["open_test"]
+    return changed
 
 
 def comparison_of(metrics: Mapping[str, Mapping[str, Any]], *, chosen: str) -> dict[str, Any]:

@@ -59,14 +59,17 @@ def deduced(
     train: Sequence[int] = (),
     reached: tuple[float, float] = (0.94, 0.92),
     epochs: tuple[int, int] = (2, 3),
+    before: float = 0.8,
     interval: tuple[float, float] = (0.91, 0.94),
     threshold: float = 0.5,
-    device: str = "cpu",
+    split: str = "test",
+    **training: Any,
 ) -> dict[str, Any]:
     """Insights of drawn numbers.
 
     `reached` are the accuracies on training views and validation in the best epoch, `epochs` the best one and how many
-    there were, `train` the training pictures of each class; as they are here, nothing is to be advised.
+    there were, `before` the accuracy on validation in all others, `train` the training pictures of each class, and
+    `training` what config.json says of it; as they are here, nothing is to be advised.
     """
     counts = np.array(confusion)
     names = [f"class {place}" for place in range(len(counts))]
@@ -78,23 +81,21 @@ def deduced(
     }
     best, planned = epochs
     rows = [
-        dict.fromkeys(("train_accuracy", "validation_accuracy", "images_per_second"), 100.0 + 10 * place**2)
+        {"train_accuracy": before, "validation_accuracy": before, "images_per_second": 100.0 + 10 * place**2}
         for place in range(planned)
     ]
     if best:
         rows[best - 1] |= dict(zip(("train_accuracy", "validation_accuracy"), reached, strict=True))
+    counted = {"train": dict(zip(names, train or [100] * len(names), strict=True)), "test": {"class 0": 9}}
+    result = {"best_epoch": best, "epochs": planned, "seconds": 100.0, "stopped_early": False}
     config = {
-        "data": {"counts": {"train": dict(zip(names, train or [100] * len(names), strict=True))}},
-        "training": {
-            "result": {"best_epoch": best, "epochs": planned, "seconds": 100.0},
-            "device": device,
-            "threads": 2,
-        },
+        "data": {"counts": counted},
+        "training": {"result": result, "device": "cpu", "threads": 2, **training},
         "hardware": {"memory_bytes": 8e9},
         "network": {"layers": LAYERS},
     }
-    metrics = {"test": block, "temperature": 1.0, "threshold": threshold}
-    return deduce(config, metrics, rows, split="test", predictions=answers_of(confusion, confidence))
+    metrics = {split: block, "temperature": 1.0, "threshold": threshold}
+    return deduce(config, metrics, rows, split=split, predictions=answers_of(confusion, confidence))
 
 
 def one_pair(mistakes: int) -> Matrix:
@@ -123,12 +124,16 @@ def test_where_all_is_well_nothing_is_advised() -> None:
         ({"reached": (0.96, 0.92)}, ["by_heart"]),
         ({"reached": (0.94, 0.92)}, []),
         ({"reached": (0.85, 0.92)}, []),
-        ({"epochs": (3, 3)}, ["longer"]),
-        ({"epochs": (1, 3)}, []),
+        ({"epochs": (6, 6)}, ["longer"]),
+        ({"epochs": (5, 6)}, []),
+        ({"epochs": (4, 4)}, []),
+        ({"epochs": (6, 6), "before": 0.906}, []),
+        ({"epochs": (6, 6), "before": 0.904}, ["longer"]),
         ({"confusion": one_pair(1)}, []),
         ({"confusion": one_pair(40)}, ["pair"]),
         ({"confusion": [[9, 0, 0], [0, 9, 4], [0, 0, 9]]}, []),
         ({"confusion": [[9, 0, 0], [0, 9, 4], [0, 1, 9]]}, ["pair"]),
+        ({"confusion": [[9, 5, 0], [0, 9, 5], [0, 0, 9]]}, []),
         ({"confusion": [[40, 3], [2, 40]]}, []),
         ({"confidence": 0.951}, ["labels"]),
         ({"confidence": 0.949}, []),
@@ -137,6 +142,7 @@ def test_where_all_is_well_nothing_is_advised() -> None:
         ({"confusion": weak(), "train": [100, 100, 100, 49, 100, 100]}, []),
         ({"interval": (0.9, 0.945)}, ["more_test"]),
         ({"interval": (0.9, 0.935)}, []),
+        ({"split": "validation", "interval": (0.8, 0.945)}, ["open_test"]),
     ],
 )
 def test_advice_is_given_exactly_when_its_rule_says(changes: dict[str, Any], advice: list[str]) -> None:
@@ -149,7 +155,8 @@ def test_the_strongest_evidence_comes_first() -> None:
         confidence=0.97,
         train=[100, 100, 100, 100, 30, 30],
         reached=(0.99, 0.8),
-        epochs=(3, 3),
+        epochs=(6, 6),
+        before=0.6,
         interval=(0.7, 0.9),
     )
     assert everything["advice"] == ["by_heart", "longer", "pair", "labels", "small_class", "more_test"]
@@ -162,7 +169,15 @@ def test_classes_are_ranked_by_f1_and_those_without_pictures_left_out() -> None:
 
 def test_both_ways_of_confusing_two_classes_are_counted() -> None:
     found = deduced([[50, 4, 0], [3, 50, 6], [0, 0, 50]])["confused"]
-    assert found["both"] == {"one": "class 0", "other": "class 1", "n": 7, "share": pytest.approx(7 / 13)}
+    assert found["both"] == {
+        "one": "class 0",
+        "other": "class 1",
+        "n": 7,
+        "there": 4,
+        "back": 3,
+        "share": pytest.approx(7 / 13),
+        "stands_out": True,
+    }
     assert [(pair["true"], pair["said"], pair["count"]) for pair in found["pairs"]] == [
         ("class 1", "class 2", 6),
         ("class 0", "class 1", 4),
@@ -170,6 +185,33 @@ def test_both_ways_of_confusing_two_classes_are_counted() -> None:
     ]
     assert [pair["share"] for pair in found["pairs"]] == pytest.approx([6 / 59, 4 / 54, 3 / 59])
     assert len(deduced(EVEN)["confused"]["pairs"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("matrix", "pair", "ways", "stands_out"),
+    [
+        ([[9, 0, 0], [4, 9, 0], [0, 0, 9]], ("class 1", "class 0"), (4, 0), True),
+        ([[9, 4, 0], [5, 9, 0], [0, 0, 9]], ("class 1", "class 0"), (5, 4), True),
+        ([[9, 1, 0], [0, 9, 0], [0, 0, 9]], ("class 0", "class 1"), (1, 0), False),
+        ([[9, 2, 0], [0, 9, 2], [0, 0, 9]], ("class 0", "class 1"), (2, 0), False),
+    ],
+)
+def test_each_way_of_confusing_is_known(
+    matrix: Matrix, pair: tuple[str, str], ways: tuple[int, int], stands_out: bool
+) -> None:
+    both = deduced(matrix)["confused"]["both"]
+    assert (both["one"], both["other"]) == pair
+    assert (both["there"], both["back"]) == ways
+    assert both["stands_out"] is stands_out
+
+
+def test_classes_that_are_alike_are_counted() -> None:
+    assert deduced([[9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 8, 1], [0, 0, 1, 8]])["alike"] == {
+        "lowest": 2,
+        "highest": 2,
+        "flawless": 2,
+    }
+    assert deduced(weak())["alike"] == {"lowest": 1, "highest": 5, "flawless": 0}
 
 
 def test_without_mistakes_no_classes_are_confused() -> None:
@@ -181,7 +223,8 @@ def test_without_mistakes_no_classes_are_confused() -> None:
 
 def test_two_classes_are_reported_too() -> None:
     found = deduced([[40, 3], [2, 40]], confidence=[0.97] * 41 + [0.6] * 44)
-    assert found["confused"]["both"] == {"one": "class 0", "other": "class 1", "n": 5, "share": 1.0}
+    assert found["confused"]["both"]["share"] == 1.0
+    assert found["confused"]["both"]["n"] == 5
     assert found["mistakes"] == {"n": 5, "of": 85, "sure": 1, "sure_from": 0.95}
     assert found["ranking"] == ["class 0", "class 1"]
     assert found["advice"] == ["labels"], "of two classes, each mistake is between the two"
@@ -209,6 +252,7 @@ def test_training_is_told_by_its_best_epoch_and_median_speed() -> None:
         "train_accuracy": 0.97,
         "validation_accuracy": 0.9,
         "gap": pytest.approx(0.07),
+        "last_third": pytest.approx(0.8 - 0.9),
         "images_per_second": 125.0,
     }
     assert deduced(epochs=(0, 3))["training"] == {}, "what was there before the first epoch stayed the best"
@@ -223,6 +267,22 @@ def test_energy_is_estimated_for_processors_only() -> None:
         "watts_a_gigabyte": 0.3725,
     }
     assert deduced(device="cuda")["energy"] == {}
+
+
+def test_a_refit_costs_time_and_energy_too() -> None:
+    refitted = deduced(refit={"seconds": 50.0})
+    assert refitted["time"]["seconds"] == 150.0
+    assert refitted["energy"]["joules"] == pytest.approx(1.5 * deduced()["energy"]["joules"])
+    assert deduced()["time"]["seconds"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("planned", "budget", "said"),
+    [(5, 60.0, "shortened"), (3, 60.0, ""), (2, 60.0, "lengthened"), (5, None, "")],
+)
+def test_the_clock_is_told_of_where_it_moved_the_end(planned: int, budget: float | None, said: str) -> None:
+    found = deduced(epochs=(2, 3), settings={"epochs": planned}, plan={"budget": budget})
+    assert found["time"]["clock"] == said
 
 
 def test_layers_are_told_by_stages() -> None:
@@ -282,12 +342,17 @@ def test_pictures_are_measured_and_counted() -> None:
     manifest = drawn_manifest(("cat", 10, 90, 0), ("cat", 30, 20, 0), ("dog", 20, 40, 2), ("cat", 25, 30, 0))
     assert insights._data(manifest) == {
         "copies": 2,
+        "conflicts": 0,
         "smallest": [10, 20],
         "median": [22, 35],
         "largest": [30, 90],
         "largest_class": {"name": "cat", "n": 3},
         "smallest_class": {"name": "dog", "n": 1},
     }
+
+
+def test_copies_with_two_labels_are_counted() -> None:
+    assert insights._data(drawn_manifest(("cat", 9, 9, 0), ("dog", 9, 9, 0), ("cat", 9, 9, 2)))["conflicts"] == 2
 
 
 def test_a_run_is_judged_by_test_where_it_was_opened(finished_run: Finished, tmp_path: Path) -> None:

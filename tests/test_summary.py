@@ -25,6 +25,16 @@ def story(finished: Finished) -> dict[str, str]:
     return {row[1]: row[2] for row in rows if row}
 
 
+def test_the_story_ends_with_what_to_do_next(finished_run: Finished, tmp_path: Path) -> None:
+    run = finished_run.copy(tmp_path / "run").run
+    told = story(finished_run)
+    assert told["verify"] == f"darkroom verify {finished_run.run.folder}"
+    assert told["report"] == f"darkroom report {finished_run.run.folder}"
+    run.report.write_bytes(b"%PDF-")
+    told = dict(line.strip().split(maxsplit=1) for line in run_lines(run) if line.startswith("  report "))
+    assert told["report"] == f"{run.report}, {run.slides}"
+
+
 def test_first_line_is_the_test_accuracy(finished_run: Finished) -> None:
     block = json.loads(finished_run.run.metrics.read_text())["test"]
     accuracy = block["accuracy"]

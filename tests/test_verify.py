@@ -325,7 +325,9 @@ def rivals(finished_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("rivals")
     place = compared(finished_run, folder / "comparison")
     (folder / "ablation").mkdir()
-    (folder / "ablation" / "ablation.json").write_text(json.dumps(ABLATION))
+    (folder / "ablation" / "ablation.json").write_text(
+        json.dumps({**ABLATION, "fingerprint": finished_run.run.read_config()["data"]["fingerprint"]})
+    )
     write_report(place.folder, ablation=folder / "ablation")
     return place
 

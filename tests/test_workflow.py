@@ -63,6 +63,24 @@ def test_the_run_folder_holds_what_the_design_says(finished_run: Finished) -> No
     assert set(finished_run.run.read_config()["seconds"]) == {"data and training", "evaluation", "export"}
 
 
+def test_a_run_ends_with_its_report(copied: Finished) -> None:
+    assert not copied.run.report.exists()
+    workflow.run_all(str(copied.data), copied.run, data_config=copied.config, config=TrainConfig(), resume=True)
+    assert copied.run.report.read_bytes().startswith(b"%PDF-")
+    assert all(path.is_file() for path in copied.run.reported)
+
+
+def test_without_the_extra_a_line_says_how_to_get_the_report(
+    copied: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workflow, "OF_REPORTS", ("json", "no_such_module"))
+    workflow.run_all(str(copied.data), copied.run, data_config=copied.config, config=TrainConfig(), resume=True)
+    said = capsys.readouterr()
+    (line,) = [line for line in (said.out + said.err).splitlines() if "darkroom[report]" in line]
+    assert f"darkroom report {copied.run.folder}" in line
+    assert not copied.run.report.exists()
+
+
 def test_config_says_how_it_was_made(finished_run: Finished) -> None:
     content = finished_run.run.read_config()
     assert content["seed"] == 0

@@ -255,6 +255,7 @@ def _carried_out(series: Series) -> dict[str, Any]:
     content = {
         **provenance(),
         "data": series.data,
+        "fingerprint": series.dataset.manifest.fingerprint,
         "budget": {"minutes": series.training.minutes, "epochs": series.training.epochs},
         "seeds": series.seeds,
         "baseline": base,

@@ -286,7 +286,7 @@ def run(
     data_config: Data = DATA,
     training: Training = TRAINING,
 ) -> None:
-    """Do it all: train, evaluate, open the test split once, export a bundle ready to serve.
+    """Do it all: train, evaluate, open the test split once, export a bundle ready to serve, and write the report.
 
     Parameters
     ----------

@@ -156,10 +156,7 @@ class Run:
 
     def judges(self) -> list[str]:
         """The splits in metrics.json that speak of the weights as they are: after a refit, test alone."""
-        metrics = self.read_metrics()
-        return [
-            split for split in ("validation", "test") if split in metrics and (split == "test" or not self.refitted)
-        ]
+        return judges_of(self.read_config(), self.read_metrics())
 
     def write_metrics(self, content: Mapping[str, Any]) -> None:
         """Replace metrics.json."""
@@ -227,6 +224,12 @@ class Run:
             raise RunError(f"no run folder at {self.folder}: {remedy}")
         if not path.is_file():
             raise RunError(f"{path} is missing: {remedy}")
+
+
+def judges_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """The splits in the content of metrics.json that speak of the weights as they are."""
+    refitted = "refit" in config["training"]
+    return [split for split in ("validation", "test") if split in metrics and (split == "test" or not refitted)]
 
 
 def rebuilt(kind: Callable[..., Value], values: Mapping[str, Any]) -> Value:

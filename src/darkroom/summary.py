@@ -66,8 +66,14 @@ def run_lines(run: Run, *, program: str = "darkroom") -> Iterator[str]:
     yield ""
     yield _row("results", str(run.folder))
     yield _row("figures", str(run.figures))
-    yield _row("predict", shlex.join([program, "predict", str(run.folder), str(run.samples)]))
-    yield _row("serve", shlex.join([program, "serve", str(run.folder)]))
+    folder = str(run.folder)
+    if run.report.is_file():
+        yield _row("report", f"{run.report}, {run.slides}")
+    else:
+        yield _row("report", shlex.join([program, "report", folder]))
+    yield _row("verify", shlex.join([program, "verify", folder]))
+    yield _row("predict", shlex.join([program, "predict", folder, str(run.samples)]))
+    yield _row("serve", shlex.join([program, "serve", folder]))
 
 
 def int8_lines(info: BundleInfo) -> Iterator[str]:

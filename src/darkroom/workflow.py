@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from darkroom.training.distributed import Team
 
 RUNS = Path("runs")
+OF_REPORTS = ("jinja2", "typst", "pptx")
+"""Modules that reports need, beside what training does."""
 
 DATA = DataConfig()
 TRAINING = TrainConfig()
@@ -289,15 +292,16 @@ def run_all(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
-    """Train, evaluate on validation, open the test split once, and export; returns the run.
+    """Train, evaluate on validation, open the test split once, export, and report; returns the run.
 
     The test split is opened when nothing is left to choose. The bundle comes after it, so that its answers can be
-    proved equal on the test pictures too, and it can carry the test result to those who use it.
+    proved equal on the test pictures too, and it can carry the test result to those who use it. Where the extra
+    `darkroom[report]` is not installed, a line says how to get the report.
 
         run = darkroom.run_all("digits", darkroom.Run("runs/digits"))
         print(run.read_metrics()["test"]["accuracy"]["value"])
 
-    Raises what `train`, `evaluate` and `export` do.
+    Raises what `train`, `evaluate`, `export` and `write_report` do.
     """
     launch.refuse_several("run")
     seconds: dict[str, float] = {}
@@ -311,7 +315,22 @@ def run_all(
     with _timed(seconds, "export"):
         export(run, data_config=data_config)
     run.add_seconds(seconds)
+    _report(run)
     return run
+
+
+def _report(run: Run) -> None:
+    """Report a run, where everything that this takes is installed."""
+    if missing := [name for name in OF_REPORTS if find_spec(name) is None]:
+        say(
+            f"No report, since {missing[0]} is not installed: `pip install 'darkroom[report]'`, then "
+            f"`darkroom report {run.folder}`"
+        )
+        return
+    from darkroom.report.write import write_report
+
+    say("Writing report.pdf and slides.pptx")
+    write_report(run.folder)
 
 
 def predict(model: str | Path, *pictures: str | Path) -> "list[Prediction | Failure]":

@@ -2,6 +2,7 @@
 
 import unicodedata
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -236,9 +237,9 @@ def _line_end(text: str, width: float, size: float) -> int:
     """Where to break `text` so that what is before keeps to `width` inches; at least one character on."""
     if width_of(text, size=size) <= width:
         return len(text)
-    fitting = [end for end in range(1, len(text)) if width_of(text[:end], size=size) <= width]
-    gaps = [end for end in fitting if text[end - 1] in " _-" or text[end] == " "]
-    return (gaps or fitting or [1])[-1]
+    last = max(1, bisect_right(range(len(text)), width, key=lambda end: width_of(text[:end], size=size)) - 1)
+    gaps = (end for end in range(last, 0, -1) if text[end - 1] in " _-" or text[end] == " ")
+    return next(gaps, last)
 
 
 def _abridge(line: str, kept: int) -> str:

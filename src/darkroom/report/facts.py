@@ -8,18 +8,24 @@ ablation), or with `darkroom`, for what this program holds fixed. Parts between 
 entries are there, `sum:PATH` the sum of all numbers beneath it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from darkroom import __version__
 from darkroom.errors import RunError
 
 COUNT, SUM = "count:", "sum:"
 
-FIXED = {"confidence": 0.95, "version": __version__}
-"""What this program holds fixed and texts tell of: the level of all intervals, for one."""
+FIXED = {"confidence": 0.95, "few": 5}
+"""What this program holds fixed and texts tell of: the level of all intervals, and pictures that say too little."""
+
+REMEDY = "evaluate and export the run again"
+
+NOTHING = 1e-9
+"""What is nearer to 0 than this is an error of rounding."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,15 @@ class Facts:
             try:
                 here = here[int(part)] if isinstance(here, Sequence) and not isinstance(here, str) else here[part]
             except (KeyError, IndexError, ValueError, TypeError) as error:
-                raise RunError(f"nothing is known of {path} (at {part}): evaluate and export the run again") from error
+                raise RunError(f"nothing is known of {path} (at {part}): {REMEDY}") from error
         return here
+
+    def words(self, path: str) -> str:
+        """The text at `path`; a number is an error of whoever asks, since `tell` alone shows numbers."""
+        value = self.value(path)
+        if not isinstance(value, str):
+            raise TypeError(f"{path} is {value!r}, which is no text: numbers are told by tell(path, style)")
+        return value
 
     def has(self, path: str) -> bool:
         """Whether the files hold something at `path`."""
@@ -65,6 +78,15 @@ class Facts:
             return self.value(path) not in (None, [], {})
         except RunError:
             return False
+
+
+@contextmanager
+def damage_told(what: str, remedy: str) -> Iterator[None]:
+    """Tell in one line of contents that have another form than darkroom writes; raises `RunError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunError(f"{what} is damaged ({type(error).__name__}: {error}): {remedy}") from error
 
 
 def join(*parts: object) -> str:
@@ -93,9 +115,28 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
+def fixed(value: float, digits: int, *, sign: str = "", whole: float = math.inf) -> str:
+    """So many digits behind the point, and more where a value would else be shown as 0 or `whole` without being it."""
+    if abs(value) < NOTHING:
+        value = 0.0
+    elif abs(value) < 10**-digits:
+        digits = 1 - math.floor(math.log10(abs(value)))
+    elif 0 < whole - value < 0.5 * 10**-digits * (1 + NOTHING):
+        digits = -math.floor(math.log10(whole - value) + NOTHING * 1000)
+    return f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{fixed(100 * value, digits, whole=100)} %"
+
+
+def _counted(thing: str) -> Callable[[int], str]:
+    return lambda value: f"{value:,} {thing if value == 1 else f'{thing}s'}"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 100:
-        return f"{seconds:.0f} seconds"
+        return f"{fixed(seconds, 0)} seconds"
     return f"{seconds / 60:.1f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
@@ -107,23 +148,27 @@ def _amount(value: float) -> str:
 
 
 STYLES: dict[str, Callable[[Any], str]] = {
-    "percent": lambda value: f"{100 * value:.1f} %",
-    "whole percent": lambda value: f"{100 * value:.0f} %",
-    "points": lambda value: f"{100 * value:.1f} points",
-    "signed points": lambda value: f"{100 * value:+.1f}".replace("-", "−"),
-    "decimal": lambda value: f"{value:.3f}",
+    "percent": _percent,
+    "whole percent": lambda value: _percent(value, 0),
+    "points": lambda value: f"{fixed(100 * value, 1)} points",
+    "signed points": lambda value: fixed(100 * value, 1, sign="+" if abs(value) > NOTHING else ""),
+    "decimal": lambda value: fixed(value, 3, whole=1),
     "number": _number,
     "count": lambda value: f"{value:,}",
-    "times": lambda value: f"{value:,} {'time' if value == 1 else 'times'}",
+    "times": _counted("time"),
+    "epochs": _counted("epoch"),
+    "steps": _counted("step"),
+    "pictures": _counted("picture"),
+    "mistakes": _counted("mistake"),
     "amount": _amount,
-    "millions": lambda value: f"{value / 1e6:,.1f}",
+    "millions": lambda value: fixed(value / 1e6, 1),
     "duration": _duration,
-    "minutes": lambda value: f"{value / 60:.1f}",
-    "joules": lambda value: f"{value / 1000:,.1f} kJ",
-    "megabytes": lambda value: f"{value / 1e6:.1f}",
-    "gigabytes": lambda value: f"{value / 2**30:.0f} GiB",
-    "milliseconds": lambda value: f"{value:.1f}",
-    "probability": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+    "minutes": lambda value: fixed(value / 60, 1),
+    "joules": lambda value: f"{fixed(value / 1000, 1)} kJ",
+    "megabytes": lambda value: fixed(value / 1e6, 1),
+    "gigabytes": lambda value: f"{fixed(value / 2**30, 0)} GiB",
+    "milliseconds": lambda value: fixed(value, 1),
+    "probability": lambda value: "< 0.001" if value < 0.001 else fixed(value, 3, whole=1),
     "shape": lambda value: "×".join(f"{side:,}" for side in value),
     "date": lambda value: f"{datetime.fromisoformat(value):%d %B %Y}".removeprefix("0"),
     "text": str,

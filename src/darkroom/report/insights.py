@@ -15,7 +15,8 @@ from darkroom.errors import RunError
 from darkroom.evaluation.calibration import probabilities, reliability
 from darkroom.evaluation.metrics import most_confused
 from darkroom.export.card import command_of
-from darkroom.runs import Predictions, Run
+from darkroom.report.facts import damage_told
+from darkroom.runs import Predictions, Run, judges_of
 
 Content = Mapping[str, Any]
 
@@ -30,6 +31,8 @@ SEVERAL = 5
 """Mistakes from which a pair of classes is more than chance, and pictures of them are worth looking for."""
 WIDE_INTERVAL = 0.04
 """Width of an accuracy's interval from which more test pictures would say more."""
+EPOCHS_OF_A_TREND = 5
+"""Least epochs whose last third tells whether validation was still improving."""
 WATTS_A_CORE, WATTS_A_GIGABYTE = 12.0, 0.3725
 """Of a processor that is not known, and of memory (Lannelongue, Grealey and Inouye 2021, "Green Algorithms")."""
 IMBALANCED = 0.5
@@ -37,19 +40,43 @@ IMBALANCED = 0.5
 
 
 def insights_of(run: Run) -> dict[str, Any]:
-    """The content of insights.json; raises `RunError` where the run lacks a file.
+    """The content of insights.json, from the run's files; raises `RunError` where it lacks one, or one is damaged."""
+    config = run.read_config()
+    return insights_from(run, config, run.read_metrics(), history_of(run, config), manifest_of(run, config))
+
+
+def manifest_of(run: Run, config: Content) -> Manifest:
+    """The pictures of the run, wherever they lie."""
+    data = config["data"]
+    return Manifest.read(run.manifest, root=run.folder, classes=data["classes"], fingerprint=data["fingerprint"])
+
+
+def history_of(run: Run, config: Content) -> list[dict[str, float]]:
+    """A row an epoch; none of a network that was not trained as a whole."""
+    if not isinstance(result := config["training"].get("result"), Mapping):
+        raise RunError(f"the training of {run.folder} has not ended: go on with `darkroom train … --resume`")
+    if not result.get("epochs"):
+        return []
+    if not run.history.is_file():
+        raise RunError(f"{run.history} is missing: put it back, or train again with --overwrite")
+    return run.read_history()
+
+
+def insights_from(
+    run: Run, config: Content, metrics: Content, history: Sequence[Mapping[str, float]], manifest: Manifest
+) -> dict[str, Any]:
+    """The same from contents that were read already.
 
     `split` is the one that the headline is about: test where it was opened, else validation.
     """
-    config, metrics = run.read_config(), run.read_metrics()
-    judges = run.judges()
-    if not judges:
+    judges = judges_of(config, metrics)
+    if not judges and "refit" in config["training"]:
         raise RunError(f"{run.folder} was refitted and not judged since: run `darkroom evaluate --split test` first")
+    if not judges:
+        raise RunError(f"{run.metrics} speaks of no split: run `darkroom evaluate {run.folder}`")
     split = judges[-1]
-    history = run.read_history() if run.history.is_file() else []
-    content = deduce(config, metrics, history, split=split, predictions=run.read_predictions(split))
-    classes, fingerprint = config["data"]["classes"], config["data"]["fingerprint"]
-    manifest = Manifest.read(run.manifest, root=run.folder, classes=classes, fingerprint=fingerprint)
+    with damage_told(f"{run.metrics} or {run.config.name}", f"run `darkroom evaluate {run.folder}` again"):
+        content = deduce(config, metrics, history, split=split, predictions=run.read_predictions(split))
     return {**content, "data": _data(manifest), "command": command_of(config)}
 
 
@@ -67,30 +94,42 @@ def deduce(
         "split": split,
         "mistakes": _mistakes(block, predictions, answers),
         "ranking": _ranking(block["per_class"]),
+        "alike": _alike(block["per_class"]),
         "confused": _confused(block),
         "not_sure": _not_sure(predictions, answers, metrics["threshold"]),
         "calibration": _calibration(predictions, answers),
         "training": _training(config, history),
+        "time": _time(config),
         "energy": _energy(config),
         "layers": list(_layers(config["network"]["layers"])),
     }
-    return {**content, "advice": list(_advice(content, config, block))}
+    judged = metrics.get("validation", block)["accuracy"]
+    return {**content, "advice": list(_advice(content, config, block["accuracy"], judged))}
 
 
 def _data(manifest: Manifest) -> dict[str, Any]:
-    """Sizes of the pictures as they came, and how many are copies of another one."""
+    """Sizes of the pictures as they came, how many are copies of another one, and how many such have two labels."""
     sizes = Counter(row.label for row in manifest.rows)
     most, largest = max(sizes.items(), key=lambda item: item[1])
     least, smallest = min(sizes.items(), key=lambda item: item[1])
     widths, heights = ([getattr(row, side) for row in manifest.rows] for side in ("width", "height"))
     return {
         "copies": len(manifest.rows) - len({row.duplicate_group for row in manifest.rows}),
+        "conflicts": _conflicts(manifest),
         "smallest": [min(widths), min(heights)],
         "median": [int(np.median(widths)), int(np.median(heights))],
         "largest": [max(widths), max(heights)],
         "largest_class": {"name": most, "n": largest},
         "smallest_class": {"name": least, "n": smallest},
     }
+
+
+def _conflicts(manifest: Manifest) -> int:
+    """Pictures with a copy, or near copy, of another label."""
+    labels: dict[int, set[str]] = {}
+    for row in manifest.rows:
+        labels.setdefault(row.duplicate_group, set()).add(row.label)
+    return sum(len(labels[row.duplicate_group]) > 1 for row in manifest.rows)
 
 
 def _mistakes(block: Content, predictions: Predictions, answers: Any) -> dict[str, Any]:
@@ -105,12 +144,27 @@ def _ranking(per_class: Mapping[str, Mapping[str, float]]) -> list[str]:
     return sorted(present, key=lambda name: per_class[name]["f1"])
 
 
+def _alike(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+    """How many classes share the lowest F1, how many the highest, and how many are without a mistake."""
+    scores = [row["f1"] for row in per_class.values() if row["support"]]
+    return {
+        "lowest": scores.count(min(scores)),
+        "highest": scores.count(max(scores)),
+        "flawless": scores.count(1.0),
+    }
+
+
 def _confused(block: Content) -> dict[str, Any]:
-    """The most frequent mistakes, and the two classes that are taken for each other most often."""
+    """The most frequent mistakes, and the two classes that are taken for each other most often.
+
+    Of these, `one` is at least as often taken for `other` (`there`) as the other way round (`back`). They stand out
+    where no other two are taken for each other as often, and more than once.
+    """
     classes = list(block["per_class"])
     counts = np.array(block["confusion_matrix"])
+    if counts.shape != (len(classes), len(classes)):
+        raise ValueError(f"the confusion matrix of {len(classes)} classes has the shape {counts.shape}")
     both = np.triu(counts + counts.T, k=1)
-    first, second = np.unravel_index(both.argmax(), both.shape)
     wrong = int(counts.sum() - counts.trace())
     pairs = [
         {"true": true, "said": said, "count": count, "share": share}
@@ -118,8 +172,14 @@ def _confused(block: Content) -> dict[str, Any]:
     ]
     if not wrong:
         return {"pairs": pairs}
-    n = int(both[first, second])
-    return {"pairs": pairs, "both": {"one": classes[first], "other": classes[second], "n": n, "share": n / wrong}}
+    one, other = map(int, np.unravel_index(both.argmax(), both.shape))
+    if counts[one, other] < counts[other, one]:
+        one, other = other, one
+    n = int(both.max())
+    ways = {"there": int(counts[one, other]), "back": int(counts[other, one])}
+    alone = n > 1 and int((both == n).sum()) == 1
+    found = {"one": classes[one], "other": classes[other], "n": n, **ways, "share": n / wrong, "stands_out": alone}
+    return {"pairs": pairs, "both": found}
 
 
 def _not_sure(predictions: Predictions, answers: Any, threshold: float) -> dict[str, Any]:
@@ -147,12 +207,25 @@ def _training(config: Content, history: Sequence[Mapping[str, float]]) -> dict[s
     result = config["training"]["result"]
     if not history or not result["best_epoch"]:
         return {}
-    best = history[result["best_epoch"] - 1]
+    best, before = history[result["best_epoch"] - 1], history[len(history) * 2 // 3 - 1]
     return {
         "train_accuracy": best["train_accuracy"],
         "validation_accuracy": best["validation_accuracy"],
         "gap": best["train_accuracy"] - best["validation_accuracy"],
+        "last_third": history[-1]["validation_accuracy"] - before["validation_accuracy"],
         "images_per_second": float(np.median([row["images_per_second"] for row in history])),
+    }
+
+
+def _time(config: Content) -> dict[str, Any]:
+    """What training took, a refit included, and how far the clock moved the number of epochs."""
+    training = config["training"]
+    result, planned = training["result"], training.get("settings", {}).get("epochs", 0)
+    clock = training.get("plan", {}).get("budget") is not None and not result["stopped_early"]
+    moved = result["epochs"] - planned if clock else 0
+    return {
+        "seconds": result["seconds"] + training.get("refit", {}).get("seconds", 0.0),
+        "clock": "shortened" if moved < 0 else "lengthened" if moved > 0 else "",
     }
 
 
@@ -163,7 +236,7 @@ def _energy(config: Content) -> dict[str, float]:
         return {}
     watts = WATTS_A_CORE * training["threads"] + WATTS_A_GIGABYTE * memory / 1e9
     return {
-        "joules": watts * training["result"]["seconds"],
+        "joules": watts * _time(config)["seconds"],
         "watts_a_core": WATTS_A_CORE,
         "watts_a_gigabyte": WATTS_A_GIGABYTE,
     }
@@ -191,22 +264,35 @@ def _stage(name: str) -> str:
     return ".".join(parts[: 1 if parts[0] != "body" else 3 if numbered else 2])
 
 
-def _advice(content: Content, config: Content, block: Content) -> Iterator[str]:
-    """Names of what would help next, strongest evidence first; the words for each are in the templates."""
-    training, mistakes, confused = content["training"], content["mistakes"], content["confused"]
+def _advice(content: Content, config: Content, accuracy: Content, validation: Content) -> Iterator[str]:
+    """Names of what would help next, strongest evidence first; the words for each are in story.py.
+
+    `accuracy` is what the headline says, `validation` the accuracy on the pictures that chose the epoch.
+    """
+    training, mistakes = content["training"], content["mistakes"]
+    if content["split"] == "validation" and any(config["data"]["counts"].get("test", {}).values()):
+        yield "open_test"
     if training and training["gap"] > WIDE_GAP:
         yield "by_heart"
-    result = config["training"]["result"]
-    if training and result["best_epoch"] == result["epochs"]:
+    if training and _was_improving(config["training"]["result"], training["last_third"], validation):
         yield "longer"
-    both = confused.get("both", {"n": 0, "share": 0.0})
-    if both["n"] >= SEVERAL and both["share"] >= LARGE_SHARE and len(content["ranking"]) > 2:
+    both = content["confused"].get("both", {"n": 0, "share": 0.0})
+    if both["n"] >= SEVERAL and both["share"] >= LARGE_SHARE and both["stands_out"] and len(content["ranking"]) > 2:
         yield "pair"
     if mistakes["sure"]:
         yield "labels"
     train = config["data"]["counts"]["train"]
     if content["ranking"] and train.get(content["ranking"][0], 0) < IMBALANCED * max(train.values()):
         yield "small_class"
-    accuracy = block["accuracy"]
-    if accuracy["high"] - accuracy["low"] > WIDE_INTERVAL:
+    if content["split"] == "test" and accuracy["high"] - accuracy["low"] > WIDE_INTERVAL:
         yield "more_test"
+
+
+def _was_improving(result: Content, gain: float, validation: Content) -> bool:
+    """Whether the last third of a training gained more than chance moves: that the last epoch is best says little.
+
+    A learning rate that falls to zero makes the last epochs the best ones, however long the training.
+    """
+    if result["best_epoch"] != result["epochs"] or result["epochs"] < EPOCHS_OF_A_TREND:
+        return False
+    return bool(gain > (validation["high"] - validation["low"]) / 2)
