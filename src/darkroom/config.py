@@ -364,8 +364,8 @@ class ServeConfig(EngineConfig):
     """Port to listen on."""
     metrics_port: int | None = None
     """Port for /metrics alone, to be kept inside; on --port with all else when not given, nowhere with 0."""
-    threads: int = 4
-    """Requests answered at the same time."""
+    threads: int | None = None
+    """Requests for pictures worked on at the same time: as many as there are workers when not given, 4 without workers."""
     max_request_megabytes: float = 64
     """Largest request."""
     max_file_megabytes: float = 20
@@ -413,7 +413,7 @@ class ServeConfig(EngineConfig):
         check(not own or own != self.port, f"--metrics-port and --port are both {own}: give another, or neither")
         for name in (field.name for field in fields(self) if field.name.startswith("max_") or field.name == "threads"):
             value = getattr(self, name)
-            unlimited = name == "max_requests_per_minute" and value == 0
+            unlimited = (value == 0 and name == "max_requests_per_minute") or value is None
             check(unlimited or 0 < value < math.inf, f"--{name.replace('_', '-')} is {value}: give more than 0")
         check(
             self.max_memory_megabytes >= self.max_request_megabytes,

@@ -2,9 +2,25 @@
 
 from pathlib import Path
 
-from darkroom.config import EngineConfig
+from darkroom.config import EngineConfig, ServeConfig
 from darkroom.engines.base import Engine
 from darkroom.provenance import available_cores
+
+THREADS = 4
+"""Of the server, where there are no worker processes."""
+
+
+def workers_of(settings: EngineConfig) -> int:
+    """How many worker processes there will be: none where threads do the work, or another server."""
+    if settings.engine == "tf-serving":
+        return 0
+    return available_cores() if settings.workers is None else settings.workers
+
+
+def threads_of(settings: ServeConfig) -> int:
+    """How many threads ask the engine: more of them than workers would only fight for the interpreter's lock."""
+    workers = workers_of(settings)
+    return settings.threads or (max(2, workers) if workers else THREADS)
 
 
 def open_engine(folder: Path, settings: EngineConfig) -> Engine:
@@ -13,10 +29,10 @@ def open_engine(folder: Path, settings: EngineConfig) -> Engine:
         from darkroom.engines.tf_serving import TfServingEngine
 
         return TfServingEngine.open(folder, settings)
-    if settings.workers != 0:
+    if workers := workers_of(settings):
         from darkroom.engines.pool import PooledEngine
 
-        return PooledEngine.open(folder, settings.workers or available_cores())
+        return PooledEngine.open(folder, workers)
     from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 
     # Requests are answered side by side: threads within each of them would only fight for the cores.

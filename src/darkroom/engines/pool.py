@@ -24,7 +24,7 @@ import numpy.typing as npt
 from darkroom.bundle import Bundle, BundleInfo
 from darkroom.engines.base import Answers, Engine, Seen
 from darkroom.engines.decoding import Bounds, Content, Decoded
-from darkroom.engines.worker import Job, put
+from darkroom.engines.worker import Job, put, take
 from darkroom.errors import DarkroomError, EngineError, ImageError
 from darkroom.preprocess import too_slow
 from darkroom.provenance import available_cores
@@ -208,7 +208,7 @@ class _Worker:
     def await_ready(self) -> None:
         """Wait until it has proved the bundle; raises what it raised, or `EngineError` where it died."""
         try:
-            trouble = pickle.load(self._results)  # noqa: S301  (our own process)
+            trouble = take(self._results)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise EngineError(f"a worker process ended before it was ready, with exit code {self.end()}") from error
         if trouble is not None:
@@ -222,7 +222,7 @@ class _Worker:
     def receive(self) -> tuple[bool, Any] | None:
         """Whether the job went well and what came of it; None where the process has died."""
         try:
-            outcome: tuple[bool, Any] = pickle.load(self._results)  # noqa: S301  (our own process)
+            outcome: tuple[bool, Any] = take(self._results)
         except (EOFError, OSError, pickle.UnpicklingError):
             return None
         return outcome

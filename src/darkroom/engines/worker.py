@@ -24,6 +24,8 @@ from darkroom.errors import DarkroomError, EngineError
 Job = tuple[str, tuple[Any, ...]]
 """The name of an engine's method, and its arguments."""
 
+LENGTH_BYTES = 8
+
 GRACE = 0.5
 """Seconds after which a decoder that does not stop by itself is ended with its process."""
 
@@ -61,16 +63,34 @@ def work(engine: OnnxRuntimeEngine, jobs: BinaryIO, results: BinaryIO) -> None:
     """Do jobs until their source ends."""
     while True:
         try:
-            method, arguments = pickle.load(jobs)  # noqa: S301  (the server's own)
+            method, arguments = take(jobs)
         except EOFError:
             return
         put(results, _outcome(engine, method, arguments))
 
 
 def put(stream: BinaryIO, content: Any) -> None:
-    """Write one object."""
-    pickle.dump(content, stream, protocol=pickle.HIGHEST_PROTOCOL)
+    """Write one object, its length before it."""
+    data = pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(len(data).to_bytes(LENGTH_BYTES, "little"))
+    stream.write(data)
     stream.flush()
+
+
+def take(stream: BinaryIO) -> Any:
+    """Read one object, of a length that is known, so that a small one takes one call of the system.
+
+    Raises `EOFError` where there is none, or only a part of one.
+    """
+    length = int.from_bytes(_exactly(stream, LENGTH_BYTES), "little")
+    return pickle.loads(_exactly(stream, length))  # noqa: S301  (from one process of ours to another)
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError("the other process has ended")
+    return data
 
 
 def _outcome(engine: OnnxRuntimeEngine, method: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:

@@ -31,9 +31,11 @@ def register(app: Flask, frame_ancestors: frozenset[str]) -> None:
         headers["Content-Security-Policy"] = "; ".join((*POLICY, allowed))
         del headers["X-Frame-Options"]  # it cannot name whom it allows
 
+    usual = list(headers.items())
+
     def add(response: Response) -> Response:
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
+        given = {name.lower() for name, _ in response.headers}
+        response.headers.extend([header for header in usual if header[0].lower() not in given])
         if request.endpoint != "static":
             response.headers.setdefault("Cache-Control", "no-store")
         return response

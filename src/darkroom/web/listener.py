@@ -8,7 +8,8 @@ import logging
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask import Flask
@@ -22,6 +23,7 @@ from waitress.task import ErrorTask, Task, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import BadRequest, Error
 
 from darkroom.config import ServeConfig, origins
+from darkroom.engines.choice import threads_of
 from darkroom.web import cors, tracing
 from darkroom.web.headers import SECURITY_HEADERS
 from darkroom.web.metrics import Metrics
@@ -41,8 +43,12 @@ FRESH_SECONDS = 1.0
 LARGEST_HEAD = 32_768
 """Bytes of a request's line and headers."""
 
-QUICK = frozenset({"/healthz", "/metrics"})
-"""Answered by threads of their own: a server that is busy lives, and must be able to say so."""
+LOOKAHEAD = 1
+"""Requests of one connection that are read while another one of it is answered."""
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Of these no answer asks the engine, but for that of `ASKING`, so that threads of their own give them: a server that
+is busy lives, must be able to say so, and shows its pages."""
 
 ASKING = frozenset({"/readyz"})
 """Answered by another one, since this asks the engine."""
@@ -168,6 +174,18 @@ class ApplicationTask(WSGITask):  # type: ignore[misc]  # waitress has no types
         else:
             super().execute()
 
+    def write(self, data: bytes) -> None:
+        """Send head and body at once where the body is all there, which is usual."""
+        whole = (
+            self.complete and not self.wrote_header and self.content_length == len(data) and self.status[:3] == "200"
+        )
+        if not whole or self.request.command == "HEAD":
+            super().write(data)
+            return
+        self.channel.write_soon(self.build_response_header() + data)
+        self.wrote_header = True
+        self.content_bytes_written += len(data)
+
 
 def _refuse(task: Task, error: Error) -> None:
     """Answer with a problem, note it, and close the connection."""
@@ -202,15 +220,36 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         super().__init__(server, *arguments, **options)
         self.answered = 0.0
         self.is_for_metrics = False
+        self.is_served = False
 
     def parser_class(self, adjustments: Adjustments) -> HTTPRequestParser:
         """A request that begins to arrive, or that stands for an answer that failed."""
         return Parser(adjustments, self.server.memory)
 
     def service(self) -> None:
-        """Answer one request."""
-        super().service()
+        """Answer one request; the loop is woken only where something is left for it to do.
+
+        It reads on meanwhile (`channel_request_lookahead`), so that it need not be told that it may.
+        """
+        self.is_served = True
+        try:
+            with self.server.not_woken():
+                super().service()
+        finally:
+            self.is_served = False
         self.answered = time.monotonic()
+        if self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed:
+            self.server.pull_trigger()
+
+    def readable(self) -> bool:
+        """Whether the loop may read: while an answer is made, too, one request ahead."""
+        if not self.is_served:
+            return bool(super().readable())
+        return not (self.will_close or self.close_when_flushed or len(self.requests) > LOOKAHEAD)
+
+    def writable(self) -> bool:
+        """Whether the loop has something to send: while an answer is made, its thread sends by itself."""
+        return bool(self.will_close or self.close_when_flushed or (self.total_outbufs_len and not self.is_served))
 
     def handle_close(self) -> None:
         """Let go of a request that had not arrived yet."""
@@ -256,7 +295,7 @@ class Lanes(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no ty
         if request.error is None and request.path in ASKING:
             self._asking.add_task(task)
             return
-        if request.error is None and request.path not in QUICK:
+        if request.error is None and request.command not in READING:
             idle = len(self.threads) - self.active_count  # those who have not taken up yet what they were woken for
             if len(self.queue) < self._most + idle:
                 super().add_task(task)
@@ -280,6 +319,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def __init__(self, app: Flask, settings: ServeConfig, bound: socket.socket) -> None:
         self.app = app
         self.stopping = False
+        self._thread = threading.local()
         self.memory = Memory(int(settings.max_memory_megabytes * MEGA))
         self.proxy = Proxy.of(settings)
         self.origins = origins(settings.allow_origins)
@@ -287,7 +327,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._transfer_seconds = settings.max_transfer_seconds
         self._most_connections = settings.max_connections
         self._metrics: Metrics | None = getattr(app.extensions.get("darkroom"), "metrics", None)
-        lanes = Lanes(threads=settings.threads, queue=settings.max_queue)
+        lanes = Lanes(threads=threads_of(settings), queue=settings.max_queue)
         super().__init__(
             app,
             {},
@@ -313,6 +353,20 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Take in a connection, and make room for the next."""
         super().handle_accept()
         self._make_room()
+
+    @contextmanager
+    def not_woken(self) -> Iterator[None]:
+        """Within it, this thread does not wake the loop."""
+        self._thread.is_quiet = True
+        try:
+            yield
+        finally:
+            self._thread.is_quiet = False
+
+    def pull_trigger(self) -> None:
+        """Wake the loop."""
+        if not getattr(self._thread, "is_quiet", False):
+            super().pull_trigger()
 
     def stop_accepting(self) -> None:
         """Take in the connections that wait to be, then refuse further ones; only in the thread of the loop."""
@@ -390,7 +444,7 @@ class MetricsDoor(wasyncore.dispatcher):  # type: ignore[misc]  # waitress has n
 def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
     never = 2**62  # what is held in memory is bounded elsewhere; no temporary files, no thread that waits for a reader
     return Adjustments(
-        threads=settings.threads,
+        threads=threads_of(settings),
         max_request_body_size=limits.request_bytes,
         max_request_header_size=LARGEST_HEAD,
         inbuf_overflow=never,
@@ -398,6 +452,7 @@ def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
         outbuf_high_watermark=never,
         connection_limit=settings.max_connections + (3 if settings.metrics_port else 2),  # with all that listens
         channel_timeout=IDLE_SECONDS,
+        channel_request_lookahead=LOOKAHEAD,
         cleanup_interval=1,
         ident="darkroom",
     )
