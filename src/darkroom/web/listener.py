@@ -159,6 +159,8 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 class ApplicationTask(WSGITask):  # type: ignore[misc]  # waitress has no types
     """A request for the application, which learns how long it has waited, and who asks."""
 
+    wrote_header: bool
+
     def execute(self) -> None:
         """Answer; a server that is stopping says that it will close the connection."""
         server, environ = self.channel.server, self.get_environment()
