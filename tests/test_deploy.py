@@ -31,6 +31,9 @@ from finished import Finished
 from pictures import encoded
 from serving import serving
 
+FEWEST_THREADS = 2
+"""Of a server with one or two workers."""
+
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -419,7 +422,7 @@ def test_fly_starts_a_server_that_it_finds() -> None:
     assert settings.proxy_hops == 2
     assert FLY["http_service"]["force_https"] is True
     assert FLY["http_service"]["checks"][0]["path"] == "/readyz"
-    assert FLY["http_service"]["concurrency"]["hard_limit"] <= settings.threads + settings.max_queue
+    assert FLY["http_service"]["concurrency"]["hard_limit"] <= FEWEST_THREADS + settings.max_queue
     assert int(FLY["kill_timeout"].removesuffix("s")) > settings.stop_seconds
     assert (DEPLOY / FLY["build"]["dockerfile"]).is_file()
 
@@ -444,7 +447,7 @@ def test_guides_name_what_exists(path: Path) -> None:
 def test_every_limit_is_in_the_table() -> None:
     text = (ROOT / "docs" / "serving.md").read_text()
     limits = {name for name in ServeConfig.__dataclass_fields__ if name.startswith("max_")}
-    for name in limits | {"threads", "stop_seconds"}:
+    for name in limits | {"stop_seconds"}:
         option, default = f"--{name.replace('_', '-')}", getattr(ServeConfig(), name)
         assert re.search(rf"^\| `{option}` \| {default:g}\b", text, re.MULTILINE), option
 

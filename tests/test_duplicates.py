@@ -10,7 +10,7 @@ from darkroom.data.duplicates import FLAT, LARGEST_FAMILY, MOST_COMPARED, MOST_D
 from darkroom.data.inspection import Inspection
 from darkroom.preprocess import Preprocessing, load
 
-THUMBNAIL = Preprocessing(8, 8, resize="stretch", interpolation="box")
+THUMBNAIL = Preprocessing(8, 8, resize="stretch", interpolation="box", version=1)
 
 
 def scene(seed: int, width: int = 120, height: int = 90) -> Image.Image:

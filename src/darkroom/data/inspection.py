@@ -20,7 +20,7 @@ Thumbnail = bytes
 SIDE = 8
 """Width and height of a thumbnail."""
 
-_THUMBNAIL = Preprocessing(width=SIDE, height=SIDE, resize="stretch", interpolation="box")
+_THUMBNAIL = Preprocessing(width=SIDE, height=SIDE, resize="stretch", interpolation="box", version=1)
 _DRAFT = 32 * SIDE  # JPEGs are decoded no smaller than this: 12 megapixels in 10 ms, thumbnails within 0.2 grey levels
 _FEW_PICTURES, _FEW_BYTES = 512, 16_000_000  # up to here starting other processes takes longer than it saves
 _CHUNK = 64
