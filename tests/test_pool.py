@@ -66,7 +66,7 @@ def processes(engine: PooledEngine) -> list[subprocess.Popen[bytes]]:
 def await_workers(engine: PooledEngine, number: int) -> None:
     """Until so many wait for jobs."""
     end = time.monotonic() + 30
-    while engine._idle.qsize() < number:
+    while len(engine._free) < number:
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -82,7 +82,7 @@ def with_program(folder: Path, program: str) -> PooledEngine:
     engine._command = [sys.executable, "-c", program]
     worker = engine._start()
     worker.await_ready()
-    engine._idle.put(worker)
+    engine._give(worker)
     return engine
 
 
@@ -330,3 +330,34 @@ def test_a_worker_tells_what_is_wrong_with_its_bundle(
         results.seek(0)
         assert isinstance(taken(results), kind)
     assert caplog.records == [record for record in caplog.records if record.levelno < logging.ERROR]
+
+
+def test_a_single_picture_need_not_wait_for_all_of_a_large_request(folder: Path) -> None:
+    """Whoever waits for longest is served first: a thread that gives its process back does not get it again at once."""
+    slow = bundles.encoded((230, 20, 20), size=(3000, 2000))
+    with PooledEngine.open(folder, 1) as engine, ThreadPoolExecutor(1) as thread:
+        large = thread.submit(predict_pictures, engine, [(str(place), slow) for place in range(20)])
+        time.sleep(0.1)
+        predict_pictures(engine, [("x", RED)])
+        assert not large.done()
+        assert len(large.result(60)) == 20
+
+
+@needs_signals
+def test_processes_that_died_unasked_are_nobodys_fault(folder: Path) -> None:
+    with PooledEngine.open(folder, 4) as engine:
+        for process in processes(engine)[:3]:
+            process.kill()
+            process.wait()
+        answers = predict_pictures(engine, [(str(place), RED) for place in range(4)])
+        assert [type(answer) for answer in answers] == [Prediction] * 4
+
+
+def test_an_error_between_asking_and_answering_costs_no_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with PooledEngine.open(folder, 2) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(pools, "put", lambda *_: (_ for _ in ()).throw(MemoryError))
+            with pytest.raises(MemoryError):
+                predict_pictures(engine, PICTURES)
+        await_workers(engine, 2)
+        assert len(predict_pictures(engine, PICTURES)) == len(PICTURES)

@@ -15,8 +15,9 @@ CACHE_FOLDER = Path(platformdirs.user_cache_dir("darkroom"))
 INT8_BOUND = 0.3
 """Points of accuracy."""
 
-MOST_CONNECTIONS = 900
-"""The server watches its connections with select, which knows 1,024 files, some of which are others."""
+MOST_CONNECTIONS = 700
+MOST_WORKERS = 128
+"""The server watches its connections with select, which knows 1,024 files; each worker process has two of them."""
 
 OURS = "cnn"
 """The name of our own network; every other one is a backbone's."""
@@ -337,7 +338,8 @@ class EngineConfig:
     """Most pictures in one request to TensorFlow Serving; at most the max_batch_size that it was started with."""
 
     def __post_init__(self) -> None:
-        check(self.workers is None or 0 <= self.workers <= 256, f"--workers is {self.workers}: give 0 to 256 processes")
+        most = MOST_WORKERS
+        check(self.workers is None or 0 <= self.workers <= most, f"--workers is {self.workers}: give 0 to {most}")
         url, remote = self.tf_serving_url, self.engine == "tf-serving"
         check(bool(url) or not remote, "--engine tf-serving asks a server: say where with --tf-serving-url")
         check(remote or not url, f"--tf-serving-url {url} is asked by --engine tf-serving only: give both")
@@ -413,7 +415,7 @@ class ServeConfig(EngineConfig):
         check(not own or own != self.port, f"--metrics-port and --port are both {own}: give another, or neither")
         for name in (field.name for field in fields(self) if field.name.startswith("max_") or field.name == "threads"):
             value = getattr(self, name)
-            unlimited = (value == 0 and name == "max_requests_per_minute") or value is None
+            unlimited = (name, value) in (("max_requests_per_minute", 0), ("threads", None))
             check(unlimited or 0 < value < math.inf, f"--{name.replace('_', '-')} is {value}: give more than 0")
         check(
             self.max_memory_megabytes >= self.max_request_megabytes,

@@ -6,8 +6,9 @@ Training, evaluation, command line and server all call `load`. Its steps, versio
    HEIF. Width × height is held against a bound before any pixel is decoded.
 2. Of animations and multi-page files the first frame counts, of HEIF files the primary picture. Of a JPEG much larger
    than is needed only the low frequencies are decoded, so that it comes at 1/2, 1/4 or 1/8 of its sides: the
-   smallest of these in which the part that step 6 uses is at least twice as wide and high as the target. All further
-   steps are about what comes so. (Not with `nearest`, which picks pixels instead of averaging them.)
+   smallest of these in which the part that step 6 uses is at least twice as wide and high as the target, and no side
+   shorter than two pixels. All further steps are about what comes so. (Not with `nearest`, which picks pixels instead
+   of averaging them, and not of lossless JPEG, which has no frequencies.)
 3. Colour becomes 8-bit RGB: palettes are looked up; grey is repeated; CMYK, YCbCr, HSV and LAB are converted by
    Pillow's formulas; embedded ICC profiles are not applied. Of 16-bit colour Pillow keeps the high bytes; 16-bit grey v
    becomes round(v / 257). Pictures of 32-bit integers or floats say nothing of their range, so their values decide:
@@ -173,7 +174,8 @@ def load(
 ) -> Pixels:
     """Pixels (H, W, 3) of one picture as the network sees them; raises `ImageError`, leaving the name to the caller."""
     with opened(source, max_pixels=max_pixels, max_seconds=max_seconds) as image:
-        if preprocessing.reduces and isinstance(image, JpegImageFile):  # MPO is one, too
+        # MPO is one, too; lossless ones quantise nothing, and cannot be reduced.
+        if preprocessing.reduces and isinstance(image, JpegImageFile) and image.quantization:
             _reduce(image, preprocessing)
         return np.array(resized(rendered(image, background=preprocessing.background), preprocessing))
 
@@ -268,7 +270,7 @@ def _reduce(image: JpegImageFile, preprocessing: Preprocessing) -> None:
     else:
         spare = max(width / target[0], height / target[1])
     for reduction in REDUCTIONS:
-        if spare >= SPARE * reduction and min(width, height) >= reduction:
+        if min(spare, width, height) >= SPARE * reduction:
             image.draft(None, (width // reduction, height // reduction))
             return
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from darkroom.config import EngineConfig, ServeConfig
+from darkroom.config import MOST_WORKERS, EngineConfig, ServeConfig
 from darkroom.engines.base import Engine
 from darkroom.provenance import available_cores
 
@@ -14,7 +14,7 @@ def workers_of(settings: EngineConfig) -> int:
     """How many worker processes there will be: none where threads do the work, or another server."""
     if settings.engine == "tf-serving":
         return 0
-    return available_cores() if settings.workers is None else settings.workers
+    return min(available_cores(), MOST_WORKERS) if settings.workers is None else settings.workers
 
 
 def threads_of(settings: ServeConfig) -> int:

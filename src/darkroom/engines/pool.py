@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -24,8 +24,8 @@ import numpy.typing as npt
 from darkroom.bundle import Bundle, BundleInfo
 from darkroom.engines.base import Answers, Engine, Seen
 from darkroom.engines.decoding import Bounds, Content, Decoded
-from darkroom.engines.worker import Job, put, take
-from darkroom.errors import DarkroomError, EngineError, ImageError
+from darkroom.engines.worker import HUNG, Job, put, take
+from darkroom.errors import EngineError, ImageError
 from darkroom.preprocess import too_slow
 from darkroom.provenance import available_cores
 
@@ -38,8 +38,14 @@ PATIENCE = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts to start a process; they double."""
 
-ALARM = -getattr(signal, "SIGALRM", 0)
+START_SECONDS = 120.0
+"""After so long a process that is not ready is taken for one that never will be."""
+
+ALARM = -signal.SIGALRM if hasattr(signal, "SIGALRM") else HUNG
 """The exit code of a process whose decoder did not end in time."""
+
+LOST = (EOFError, OSError, ValueError, pickle.UnpicklingError)
+"""What reading from a process raises that has died, or was ended by another thread."""
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +60,8 @@ class PooledEngine(Engine):
             *(sys.executable, "-P", "-m", "darkroom.engines.worker"),
             *(str(folder.resolve()), str(threads), bundle.fingerprint),
         ]
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._free: deque[_Worker] = deque()
+        self._waiting: deque[queue.SimpleQueue[_Worker]] = deque()
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
         self._closed = False
@@ -70,8 +77,8 @@ class PooledEngine(Engine):
         try:
             started = [engine._start() for _ in range(workers)]  # side by side
             for worker in started:
-                worker.await_ready()
-                engine._idle.put(worker)
+                engine._prove(worker)
+                engine._give(worker)
         except BaseException:
             engine.close()
             raise
@@ -97,8 +104,10 @@ class PooledEngine(Engine):
         with self._lock:
             self._closed = True
             workers, self._workers = self._workers, set()
-        for worker in workers:
-            worker.end()
+            for worker in workers:
+                worker.end()
+                while self._waiting:  # who sees that it has ended, and then that all has
+                    self._waiting.popleft().put(worker)
 
     def watched(self) -> Mapping[str, tuple[str, Callable[[], float]]]:
         """Numbers worth watching: what each is, and how it is read."""
@@ -118,10 +127,7 @@ class PooledEngine(Engine):
         pending = deque((place, 1) for place in range(len(jobs)))  # and the attempt that comes next
         while pending:  # in rounds, between which others have their turn
             team = [(worker, *pending.popleft()) for worker in self._take(len(pending))]
-            for worker, place, _ in team:
-                worker.send(jobs[place])
-            for worker, place, attempt in team:
-                outcome = self._outcome(worker, jobs[place], attempt)
+            for place, attempt, outcome in self._round(team, jobs):
                 if outcome is None:
                     pending.append((place, attempt + 1))
                 else:
@@ -131,25 +137,70 @@ class PooledEngine(Engine):
                 raise value
         return [outcomes[place][1] for place in range(len(jobs))]
 
-    def _take(self, most: int) -> "list[_Worker]":
-        """Between one and so many processes that are free."""
+    def _round(
+        self, team: "Sequence[tuple[_Worker, int, int]]", jobs: Sequence[Job]
+    ) -> list[tuple[int, int, tuple[bool, Any] | None]]:
+        """Place, attempt and outcome of the jobs that a team does."""
+        unsettled = [worker for worker, _, _ in team]
+        done = []
         try:
-            team = [self._idle.get(timeout=PATIENCE)]
-        except queue.Empty as error:
-            raise EngineError(f"no worker process has been free for {PATIENCE:g} s") from error
+            for worker, place, _ in team:
+                worker.send(jobs[place])
+            for worker, place, attempt in team:
+                done.append((place, attempt, self._outcome(worker, jobs[place], attempt)))
+                unsettled.remove(worker)
+        except BaseException:  # memory ran out, for one: what such a process may still say is for nobody any more
+            for worker in unsettled:
+                self._replace(worker)
+            raise
+        return done
+
+    def _take(self, most: int) -> "list[_Worker]":
+        """Between one and so many processes that are free; who waits for longest is served first."""
+        with self._lock:
+            if self._closed:
+                raise EngineError("the engine is closed: open it again")
+            team = [] if self._waiting else self._alive(most)
+            if team:
+                return team
+            place: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+            self._waiting.append(place)
         with suppress(queue.Empty):
-            while len(team) < most:
-                team.append(self._idle.get_nowait())
+            return [place.get(timeout=PATIENCE)]
+        with self._lock, suppress(ValueError):
+            self._waiting.remove(place)
+        with suppress(queue.Empty):  # handed over just then
+            return [place.get_nowait()]
+        raise EngineError(f"no worker process has been free for {PATIENCE:g} s")
+
+    def _alive(self, most: int) -> "list[_Worker]":
+        """Up to so many of the free processes, without those that have died; to be called under the lock."""
+        team: list[_Worker] = []
+        while self._free and len(team) < most:
+            worker = self._free.popleft()
+            if worker.has_ended:
+                self._forget(worker)
+            else:
+                team.append(worker)
         return team
+
+    def _give(self, worker: "_Worker") -> None:
+        """Hand a process to who waits, or let it wait."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().put(worker)
+            else:
+                self._free.append(worker)
 
     def _outcome(self, worker: "_Worker", job: Job, attempt: int) -> tuple[bool, Any] | None:
         """What comes of a job that was sent to a process; None where that has died and another one is to try."""
         outcome = worker.receive()
         if outcome is not None:
-            self._idle.put(worker)
+            self._give(worker)
             return outcome
-        if self._replace(worker) == ALARM:
-            return True, too_slow(job[1][-1].max_seconds)
+        code, bounds = self._replace(worker), job[1][-1]
+        if code == ALARM and isinstance(bounds, Bounds) and bounds.max_seconds is not None:
+            return True, too_slow(bounds.max_seconds)
         if attempt < ATTEMPTS:
             return None
         return True, ImageError(f"has ended the process that worked on it, {ATTEMPTS} times in a row")
@@ -164,37 +215,47 @@ class PooledEngine(Engine):
         raise EngineError("the engine is closed: open it again")
 
     def _replace(self, worker: "_Worker") -> int:
-        """Let another process take the place of one that died; returns its exit code."""
+        """Let another process take the place of one that died, or that is to; returns its exit code."""
         code = worker.end()
         with self._lock:
-            known = worker in self._workers
-            self._workers.discard(worker)
-            if not known or self._closed:
-                return code
-            self._restarts += 1
+            self._forget(worker)
+        return code
+
+    def _forget(self, worker: "_Worker") -> None:
+        """The same of one that has died; to be called under the lock."""
+        code = worker.end()
+        if self._closed or worker not in self._workers:
+            return
+        self._workers.discard(worker)
+        self._restarts += 1
         log.warning("a worker process ended with exit code %d and is started again", code)
         threading.Thread(target=self._restart, name="restart", daemon=True).start()
-        return code
 
     def _restart(self) -> None:
         """Start a process, however often it takes."""
         pause = FIRST_PAUSE
         while not self._closed:
-            worker = None
             try:
                 worker = self._start()
-                worker.await_ready()
-            except (DarkroomError, OSError) as error:
-                log.error("a worker process cannot be started: %s", error)
-                if worker is not None:
-                    worker.end()
-                    with self._lock:
-                        self._workers.discard(worker)
+                self._prove(worker)
+            except Exception as error:  # whatever it is: without this thread, the process would be missing for ever
+                if not self._closed:
+                    log.error("a worker process cannot be started: %s", error)
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self._idle.put(worker)
+                self._give(worker)
                 return
+
+    def _prove(self, worker: "_Worker") -> None:
+        """Wait until it is ready; raises what it raised, and knows it no longer then."""
+        try:
+            worker.await_ready()
+        except BaseException:
+            worker.end()
+            with self._lock:
+                self._workers.discard(worker)
+            raise
 
 
 class _Worker:
@@ -208,24 +269,30 @@ class _Worker:
     def await_ready(self) -> None:
         """Wait until it has proved the bundle; raises what it raised, or `EngineError` where it died."""
         try:
-            trouble = take(self._results)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            with _ended_after(self._process, START_SECONDS):
+                trouble = take(self._results)
+        except LOST as error:
             raise EngineError(f"a worker process ended before it was ready, with exit code {self.end()}") from error
         if trouble is not None:
             raise trouble
 
     def send(self, job: Job) -> None:
         """Hand it a job; that it has died shows when the result is asked for."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the latter where it was ended meanwhile
             put(self._jobs, job)
 
     def receive(self) -> tuple[bool, Any] | None:
         """Whether the job went well and what came of it; None where the process has died."""
         try:
             outcome: tuple[bool, Any] = take(self._results)
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except LOST:
             return None
         return outcome
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has died."""
+        return self._process.poll() is not None
 
     def end(self) -> int:
         """Kill it, unless it is dead, and close the pipes; returns the exit code."""
@@ -235,3 +302,15 @@ class _Worker:
             with suppress(OSError):  # what was not written any more
                 pipe.close()
         return code
+
+
+@contextmanager
+def _ended_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
+    """Kill a process unless the block ends in time."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

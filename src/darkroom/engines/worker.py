@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ Job = tuple[str, tuple[Any, ...]]
 """The name of an engine's method, and its arguments."""
 
 LENGTH_BYTES = 8
+
+HUNG = 124
+"""Exit code of a process whose decoder did not end in time, where the system has no alarm for that."""
 
 GRACE = 0.5
 """Seconds after which a decoder that does not stop by itself is ended with its process."""
@@ -106,15 +110,22 @@ def _outcome(engine: OnnxRuntimeEngine, method: str, arguments: tuple[Any, ...])
 
 @contextmanager
 def _alarm(seconds: float | None) -> Iterator[None]:
-    """End this process unless the block ends in time; where the system has no such alarm, nothing is bounded."""
-    if seconds is None or not hasattr(signal, "setitimer"):
+    """End this process unless the block ends in time."""
+    if seconds is None:
         yield
-        return
-    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    elif hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    else:  # a library that holds the interpreter's lock holds this up, too
+        timer = threading.Timer(seconds + GRACE, os._exit, (HUNG,))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _channels() -> tuple[BinaryIO, BinaryIO]:

@@ -69,8 +69,9 @@ def _jpeg(content: Any, preprocessing: Preprocessing) -> Any:
     shape = tf.io.extract_jpeg_shape(content)
     quarter = orientation >= 5
     height, width = tf.where(quarter, shape[1], shape[0]), tf.where(quarter, shape[0], shape[1])
-    spare, shorter = _spare(height, width, preprocessing), tf.minimum(height, width)
-    place = tf.reduce_sum([tf.cast((spare >= SPARE * each) & (shorter >= each), tf.int32) for each in REDUCTIONS])
+    shorter = tf.cast(tf.minimum(height, width), tf.float64)
+    spare = tf.minimum(_spare(height, width, preprocessing), shorter)
+    place = tf.reduce_sum([tf.cast(spare >= SPARE * each, tf.int32) for each in REDUCTIONS])
     choices = [lambda each=each: decoded(each) for each in (1, *reversed(REDUCTIONS))]
     return _upright(tf.switch_case(place, choices), orientation)
 

@@ -223,6 +223,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         self.answered = 0.0
         self.is_for_metrics = False
         self.is_served = False
+        self.is_watched = False
+        self.has_ended = False
 
     def parser_class(self, adjustments: Adjustments) -> HTTPRequestParser:
         """A request that begins to arrive, or that stands for an answer that failed."""
@@ -237,17 +239,34 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         try:
             with self.server.not_woken():
                 super().service()
+        except BaseException:
+            self.cut_off()
+            raise
         finally:
             self.is_served = False
-        self.answered = time.monotonic()
-        if self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed:
-            self.server.pull_trigger()
+            self.answered = time.monotonic()
+            left = self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed
+            if left or not self.is_watched:
+                self.server.pull_trigger()
 
     def readable(self) -> bool:
-        """Whether the loop may read: while an answer is made, too, one request ahead."""
-        if not self.is_served:
-            return bool(super().readable())
-        return not (self.will_close or self.close_when_flushed or len(self.requests) > LOOKAHEAD)
+        """Whether the loop is to read, while an answer is made, too; noted, so that threads know when to wake it."""
+        self.is_watched = False  # before looking: whoever ends `service` from here on wakes the loop
+        waits = self.has_ended and self.requests
+        self.is_watched = not waits and bool(super().readable())
+        return self.is_watched
+
+    def handle_read(self) -> None:
+        """Read; a client that will say no more still gets the answers that it waits for."""
+        if self.requests:
+            with suppress(OSError):
+                self.has_ended = not self.socket.recv(1, socket.MSG_PEEK)
+        if not (self.has_ended and self.requests):
+            super().handle_read()
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        """Send; a thread leaves it to the loop to close what is broken."""
+        return int(super().send(data, do_close and not self.is_served))
 
     def writable(self) -> bool:
         """Whether the loop has something to send: while an answer is made, its thread sends by itself."""
@@ -294,7 +313,7 @@ class Lanes(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no ty
     def add_task(self, task: Channel) -> None:
         """Put a connection whose request has arrived into a lane."""
         request = task.requests[0]
-        if request.error is None and request.path in ASKING:
+        if request.error is None and f"/{request.path.lstrip('/')}" in ASKING:
             self._asking.add_task(task)
             return
         if request.error is None and request.command not in READING:
