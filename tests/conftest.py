@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Before darkroom is imported, and for the processes that tests start: nothing may land in the user's own cache.
@@ -21,6 +22,9 @@ from darkroom.engines.onnx_runtime import OnnxRuntimeEngine  # noqa: E402
 from darkroom.web.tracing import log  # noqa: E402
 from finished import Finished, finish  # noqa: E402
 from reported import Reported, report  # noqa: E402
+
+hypothesis.settings.register_profile("shared machine", deadline=None)  # others run on it, too
+hypothesis.settings.load_profile("shared machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,7 +4,8 @@ import http.client
 import io
 import json
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -112,3 +113,11 @@ def assert_problem_content(content: Mapping[str, Any], status: int, *words: str)
         assert word in content["detail"]
     for leak in ("Traceback", "site-packages", ".py", "/work"):
         assert leak not in content["detail"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for what another thread brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)

@@ -116,6 +116,7 @@ def never(*arguments: object, **options: object) -> None:
     raise AssertionError("done again")
 
 
+@pytest.mark.slow
 def test_all_of_it_can_be_verified(compared: Comparison, tmp_path: Path) -> None:
     checks = list(verify(compared.folder, DataConfig(cache=tmp_path)))
     assert [check for check in checks if not check.passed] == []

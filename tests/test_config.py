@@ -64,7 +64,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (ServeConfig, {"max_decode_seconds": -1}, "--max-decode-seconds is -1"),
     (ServeConfig, {"max_requests_per_minute": -1}, "--max-requests-per-minute is -1"),
     (ServeConfig, {"max_requests_per_minute": math.nan}, "--max-requests-per-minute is nan"),
-    (ServeConfig, {"max_connections": 1000}, "--max-connections is 1000: give at most 900"),
+    (ServeConfig, {"max_connections": 1000}, "--max-connections is 1000: give at most 700"),
     (ServeConfig, {"max_memory_megabytes": 32}, "--max-memory-megabytes 32 does not hold one request"),
     (ServeConfig, {"stop_seconds": math.inf}, "--stop-seconds is inf"),
     (ServeConfig, {"proxy_hops": 0}, "--proxy-hops is 0"),
@@ -94,7 +94,7 @@ def test_what_is_out_of_range_is_refused_in_one_line(
         (TrainConfig, {"minutes": 0.01, "crop_scale": 1.0, "momentum": 0.0, "learning_rate": 0.0}),
         (TrainConfig, {"epochs": 1, "batch_size": 2, "ema_decay": 0.0}),
         (ServeConfig, {"port": 0, "max_files": 1}),
-        (ServeConfig, {"max_requests_per_minute": 0, "max_memory_megabytes": 64, "max_connections": 900}),
+        (ServeConfig, {"max_requests_per_minute": 0, "max_memory_megabytes": 64, "max_connections": 700}),
         (ServeConfig, {"allow_origins": "https://a.example,http://[::1]:8000", "stop_seconds": 0}),
     ],
 )

@@ -230,6 +230,7 @@ def relative_distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
     return float((first - second).norm() / first.norm())
 
 
+@pytest.mark.slow
 def test_the_same_as_one_process_and_shown_once(case: Case, tmp_path: Path) -> None:
     """A step on a batch of which two have unequal shares; more steps would amplify the rounding, as anything does."""
     options = {"epochs": 1, "batch_size": 1000, "width": 0.25, "optimiser": "sgd", "ema_decay": 0, **ARITHMETIC}
@@ -276,6 +277,7 @@ def test_normalisation_is_that_of_the_whole_batch() -> None:
     assert max(found) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_process_that_falls_silent_is_given_up() -> None:
     ended = torchrun("several.py", "hang")
     assert ended.code != 0

@@ -273,6 +273,7 @@ def test_balance_points_at_a_split_without_pictures(tmp_path):
     assert any("a split has none" in text for text in colors)
 
 
+@pytest.mark.slow
 def test_more_classes_than_a_page_holds(tmp_path):
     names = class_names(300)
     scores = {

@@ -243,7 +243,8 @@ def test_json_makes_no_more_of_itself_than_it_weighs() -> None:
     for line in lines:
         status, megabytes = map(int, line.rsplit(" ", 2)[1:])
         assert status == 413, line
-        assert megabytes < 100, f"8 MB, of which the client makes copies, took more: {line}"
+        # Copies that the client makes, and up to two million numbers, which a request for pixels may hold.
+        assert megabytes < 150, f"8 MB took more: {line}"
 
 
 # ---- names and heads ----

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -18,15 +18,7 @@ from darkroom.engines.base import Engine
 from darkroom.web import create_app, listener, readiness
 from darkroom.web.listener import Memory
 from darkroom.web.server import Server
-from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for what another thread brings about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
+from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving, until
 
 
 def connect(server: Server) -> socket.socket:

@@ -142,6 +142,7 @@ def test_same_seed_same_numbers():
     assert metrics.measure(*split, seed=1)["macro_f1"] != metrics.measure(*split)["macro_f1"]
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth(monkeypatch):
     """95 % intervals of 150 simulated splits hold the population's value about 95 % of the time."""
     monkeypatch.setattr(metrics, "RESAMPLES", 250)

@@ -16,7 +16,7 @@ from darkroom.engines.base import Engine
 from darkroom.errors import UsageError
 from darkroom.web import create_app
 from darkroom.web.server import Server
-from serving import RED, FormulaEngine, assert_problem_content, fetch, post_picture, serving, upload
+from serving import RED, FormulaEngine, assert_problem_content, fetch, post_picture, serving, until, upload
 
 Numbers = Mapping[str, float]
 
@@ -124,6 +124,7 @@ def test_the_server_shows_its_queue(engine: Engine) -> None:
     with serving(engine) as server:
         post_picture(server)
         fetch(server, "GET", "/", headers={"Transfer-Encoding": "gzip"})
+        until(lambda: server._listener.memory.held == 0)  # it is let go of after the answer
         response, body = fetch(server, "GET", "/metrics")
         assert response.status == 200
         found = numbers(body.decode())

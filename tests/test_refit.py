@@ -180,6 +180,7 @@ def test_it_can_be_shared(refitted: Finished, tmp_path: Path) -> None:
     assert Bundle.open(workflow.share(refitted.run.folder, tmp_path / "shared", licence="mit")).info.provenance["refit"]
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_on_with_what_is_possible(refitted: Finished, tmp_path: Path) -> None:
     where = ["--out", str(tmp_path / "run"), "--cache", str(refitted.config.cache)]
     given = ["--refit", "--epochs=1", "--threads=1", "--width=0.25", "--precision=fp32"]
@@ -194,6 +195,7 @@ def test_it_is_exported_again(copied: Finished) -> None:
     assert copied.run.read_metrics()["test_openings"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1000.0])
 def test_stopped_in_the_refit_and_resumed_to_the_same_bits(
     refitted: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_seconds: float

@@ -84,6 +84,7 @@ def test_every_step_with_accumulation_and_other_arithmetic(tmp_path: Path) -> No
     assert_resumes_everywhere(made, tmp_path)
 
 
+@pytest.mark.slow
 def test_every_step_on_two_threads(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -305,6 +306,7 @@ def test_killed_at_any_moment_before_the_first_checkpoint(case: Case, tmp_path: 
     case.check(run)
 
 
+@pytest.mark.slow
 def test_stopped_by_ctrl_c_killed_and_resumed(case: Case, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     process = case.start(run)
@@ -350,6 +352,7 @@ def test_killed_after_the_last_checkpoint(case: Case, tmp_path: Path, weights_wr
     case.check(run)
 
 
+@pytest.mark.slow
 def test_killed_between_history_and_checkpoint(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "run")
 

@@ -132,6 +132,7 @@ def test_fine_tuning_that_makes_it_worse_is_not_taken(
     assert run.read_config()["training"]["result"]["best_epoch"] == 0
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_goes_on_to_the_same_weights(
     tuned: Run, given: str, data: Path, config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_minutes_that_do_not_do_for_the_features_are_refused(
         settled_in_a_minute(given, data, config, tmp_path)
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused_on_resume(given: str, data: Path, config: DataConfig, tmp_path: Path) -> None:
     copy = write_backbone(tmp_path / "weights" / "tiny", seed=0)
     run = Run(tmp_path / "run")

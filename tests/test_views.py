@@ -67,6 +67,7 @@ def test_mirrors_that_were_not_trained_are_refused() -> None:
     assert complete(TrainConfig(views=6, flip=True), image_size=8, pictures=100).views == 6
 
 
+@pytest.mark.slow
 def test_every_stage_answers_with_the_views(tmp_path: Path) -> None:
     config = DataConfig(cache=tmp_path / "cache")
     run = Run(tmp_path / "run")

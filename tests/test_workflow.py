@@ -70,6 +70,7 @@ def test_a_run_ends_with_its_report(copied: Finished) -> None:
     assert all(path.is_file() for path in copied.run.reported)
 
 
+@pytest.mark.slow
 def test_without_the_extra_a_line_says_how_to_get_the_report(
     copied: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +111,7 @@ def test_tensorboard_logs_hold_the_history(finished_run: Finished) -> None:
         assert [event.step for event in logged.Scalars(name)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_or_tested_again(copied: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(copied.run.folder)
     workflow.run_all(str(copied.data), copied.run, data_config=copied.config, config=TrainConfig(), resume=True)
@@ -122,6 +124,7 @@ def test_a_finished_run_is_not_trained_or_tested_again(copied: Finished, capsys:
     assert "is trained already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_before_its_test_opens_it_once(copied: Finished) -> None:
     metrics = copied.run.read_metrics()
     copied.run.write_metrics({name: value for name, value in metrics.items() if name != "test"} | {"test_openings": 0})
@@ -136,6 +139,7 @@ def test_weights_that_are_lost_come_back_from_the_checkpoint(copied: Finished) -
     assert copied.run.weights.read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_export_evaluates_validation_where_that_is_missing_and_opens_no_test(copied: Finished) -> None:
     for path in (copied.run.metrics, copied.run.predictions):
         path.unlink()
@@ -203,6 +207,7 @@ def test_resuming_with_other_settings_is_refused(copied: Finished, values: dict[
     assert contents(copied.run.folder) == before
 
 
+@pytest.mark.slow
 def test_a_part_of_the_pictures_is_trained_on_told_and_kept(tmp_path: Path) -> None:
     draw_blobs(tmp_path / "blobs", pictures=60)
     data, run, storage = str(tmp_path / "blobs"), Run(tmp_path / "run"), DataConfig(cache=tmp_path / "cache")

@@ -246,7 +246,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             self.is_served = False
             self.answered = time.monotonic()
             left = self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed
-            if left or not self.is_watched:
+            if self.connected and (left or not self.is_watched):
                 self.server.pull_trigger()
 
     def readable(self) -> bool:
@@ -385,9 +385,10 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._thread.is_quiet = False
 
     def pull_trigger(self) -> None:
-        """Wake the loop."""
+        """Wake the loop, where it has not ended."""
         if not getattr(self._thread, "is_quiet", False):
-            super().pull_trigger()
+            with suppress(OSError):
+                super().pull_trigger()
 
     def stop_accepting(self) -> None:
         """Take in the connections that wait to be, then refuse further ones; only in the thread of the loop."""
