@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def processes(engine: PooledEngine) -> list[subprocess.Popen[bytes]]:
 def await_workers(engine: PooledEngine, number: int) -> None:
     """Until so many wait for jobs."""
     end = time.monotonic() + 30
-    while len(engine._free) < number:
+    while len([one for one in list(engine._open) if not one.line]) < number:
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -82,7 +82,7 @@ def with_program(folder: Path, program: str) -> PooledEngine:
     engine._command = [sys.executable, "-c", program]
     worker = engine._start()
     worker.await_ready()
-    engine._give(worker)
+    engine._add(worker)
     return engine
 
 
@@ -361,3 +361,109 @@ def test_an_error_between_asking_and_answering_costs_no_process(folder: Path, mo
                 predict_pictures(engine, PICTURES)
         await_workers(engine, 2)
         assert len(predict_pictures(engine, PICTURES)) == len(PICTURES)
+
+
+PICKY = """
+import os, sys
+from darkroom.engines.worker import put, take
+put(sys.stdout.buffer, None)
+while True:
+    method, ([content], bounds) = take(sys.stdin.buffer)
+    if content == b"deadly":
+        os.kill(os.getpid(), 9)
+    put(sys.stdout.buffer, (True, [content]))
+"""
+"""A worker that gives back what it gets, and dies of one thing."""
+
+NO_BOUNDS = Bounds()
+
+
+def lines(engine: PooledEngine) -> list[int]:
+    """How many jobs each process has."""
+    return sorted(len(worker.line) for worker in list(engine._workers))
+
+
+def await_that(condition: Callable[[], bool]) -> None:
+    """Until it holds."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@needs_signals
+def test_a_job_lies_ready_while_another_one_is_done(pooled: PooledEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "SHORT", 60)
+    monkeypatch.setattr(pools, "STUCK", 60)
+    for process in processes(pooled):
+        os.kill(process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(6) as threads:
+        asked = [threads.submit(predict_pictures, pooled, [picture]) for picture in PICTURES[:6]]
+        await_that(lambda: len(pooled._waiting) == 2)
+        assert lines(pooled) == [2, 2]
+        for process in processes(pooled):
+            os.kill(process.pid, signal.SIGCONT)
+        answers = [future.result(30)[0] for future in asked]
+    assert answers == predict_pictures(pooled, PICTURES[:6]), "to each its own"
+    assert lines(pooled) == [0, 0]
+    assert pooled.watched()["worker_restarts"][1]() == 0
+
+
+@needs_signals
+def test_behind_a_job_that_takes_long_none_is_put(pooled: PooledEngine) -> None:
+    for process in processes(pooled):
+        os.kill(process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(predict_pictures, pooled, [("x", RED)]) for _ in range(2)]
+        await_that(lambda: lines(pooled) == [1, 1])
+        time.sleep(2 * pools.SHORT)
+        asked.append(threads.submit(predict_pictures, pooled, [("x", RED)]))
+        await_that(lambda: len(pooled._waiting) == 1)
+        assert lines(pooled) == [1, 1]
+        os.kill(processes(pooled)[0].pid, signal.SIGCONT)
+        assert len(asked[2].result(30)) == 1, "the first process that is free does it"
+        os.kill(processes(pooled)[1].pid, signal.SIGCONT)
+
+
+@needs_signals
+def test_a_job_that_is_stuck_behind_another_one_goes_to_another_process(
+    pooled: PooledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "SHORT", 60)
+    monkeypatch.setattr(pools, "STUCK", 0.3)
+    for process in processes(pooled):
+        os.kill(process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(predict_pictures, pooled, [("x", RED)]) for _ in range(4)]
+        await_that(lambda: lines(pooled) == [2, 2])
+        hanging, other = processes(pooled)
+        os.kill(other.pid, signal.SIGCONT)
+        await_that(lambda: sum(future.done() for future in asked) == 3)
+        os.kill(hanging.pid, signal.SIGCONT)
+        assert all(len(future.result(30)) == 1 for future in asked)
+    await_workers(pooled, 2)
+    assert hanging.pid not in {process.pid for process in processes(pooled)}, "it was to do what another one had done"
+
+
+@needs_signals
+def test_what_ends_a_process_is_held_against_nobody_who_waits_behind_it(folder: Path) -> None:
+    with with_program(folder, PICKY) as engine, ThreadPoolExecutor(5) as threads:
+        for _ in range(3):
+            deadly = threads.submit(engine.look, [b"deadly"], NO_BOUNDS)
+            others = [threads.submit(engine.look, [bytes([place])], NO_BOUNDS) for place in range(4)]
+            assert [future.result(60) for future in others] == [[bytes([place])] for place in range(4)]
+            [error] = deadly.result(60)
+            assert str(error) == "has ended the process that worked on it, 3 times in a row"
+
+
+@needs_signals
+def test_large_jobs_and_results_that_cross_do_not_block_each_other(folder: Path) -> None:
+    """Each is larger than a pipe, so that whoever writes waits until somebody reads."""
+    with PooledEngine.open(folder, 2) as engine:
+        engine._command = [sys.executable, "-c", PICKY]
+        for process in processes(engine):
+            process.kill()
+        contents = [bytes([place]) * 300_000 for place in range(12)]
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(engine.look, contents, NO_BOUNDS) for _ in range(8)]
+            assert all(future.result(120) == contents for future in asked)

@@ -367,7 +367,7 @@ class ServeConfig(EngineConfig):
     metrics_port: int | None = None
     """Port for /metrics alone, to be kept inside; on --port with all else when not given, nowhere with 0."""
     threads: int | None = None
-    """Requests for pictures worked on at the same time: one for each worker when not given, or 4 without workers."""
+    """Requests for pictures worked on at the same time: two for each worker when not given, or 4 without workers."""
     max_request_megabytes: float = 64
     """Largest request."""
     max_file_megabytes: float = 20

@@ -18,9 +18,8 @@ def workers_of(settings: EngineConfig) -> int:
 
 
 def threads_of(settings: ServeConfig) -> int:
-    """How many threads ask the engine: more of them than workers would only fight for the interpreter's lock."""
-    workers = workers_of(settings)
-    return settings.threads or (max(2, workers) if workers else THREADS)
+    """How many threads ask the engine: of two for each worker, one's job is done while the other's lies ready."""
+    return settings.threads or 2 * workers_of(settings) or THREADS
 
 
 def open_engine(folder: Path, settings: EngineConfig) -> Engine:

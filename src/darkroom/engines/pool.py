@@ -1,7 +1,8 @@
 """Worker processes behind one engine: what a picture does to a decoder, it does to none but its own process.
 
-Each holds a session of its own, made in it, and does one job at a time. A process that dies is started again, and
-what it was asked is asked anew of another, so that nothing is lost with it.
+Each holds a session of its own, made in it, and does one job at a time. The next one lies ready in its pipe meanwhile,
+so that no core waits for the server's threads. A process that dies is started again, and what it was asked is asked
+anew of another, so that nothing is lost with it.
 """
 
 import logging
@@ -35,6 +36,15 @@ ATTEMPTS = 3
 PATIENCE = 30.0
 """Seconds that a job waits for a free process."""
 
+LINE = 2
+"""Jobs that a process has at most: the one that it does, and the next."""
+
+SHORT = 0.05
+"""Behind a job that takes longer than so many seconds none is put."""
+
+STUCK = 1.0
+"""Seconds after which a job that was put behind another one in time is given to another process instead."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts to start a process; they double."""
 
@@ -60,8 +70,8 @@ class PooledEngine(Engine):
             *(sys.executable, "-P", "-m", "darkroom.engines.worker"),
             *(str(folder.resolve()), str(threads), bundle.fingerprint),
         ]
-        self._free: deque[_Worker] = deque()
-        self._waiting: deque[queue.SimpleQueue[_Worker]] = deque()
+        self._open: list[_Worker] = []  # may have another job
+        self._waiting: deque[queue.SimpleQueue[_Turn]] = deque()
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
         self._closed = False
@@ -78,7 +88,7 @@ class PooledEngine(Engine):
             started = [engine._start() for _ in range(workers)]  # side by side
             for worker in started:
                 engine._prove(worker)
-                engine._give(worker)
+                engine._add(worker)
         except BaseException:
             engine.close()
             raise
@@ -104,10 +114,12 @@ class PooledEngine(Engine):
         with self._lock:
             self._closed = True
             workers, self._workers = self._workers, set()
+            self._open.clear()
             for worker in workers:
                 worker.end()
                 while self._waiting:  # who sees that it has ended, and then that all has
-                    self._waiting.popleft().put(worker)
+                    self._waiting.popleft().put(worker.join())
+                worker.open_gates()
 
     def watched(self) -> Mapping[str, tuple[str, Callable[[], float]]]:
         """Numbers worth watching: what each is, and how it is read."""
@@ -126,10 +138,10 @@ class PooledEngine(Engine):
         outcomes: dict[int, tuple[bool, Any]] = {}
         pending = deque((place, 1) for place in range(len(jobs)))  # and the attempt that comes next
         while pending:  # in rounds, between which others have their turn
-            team = [(worker, *pending.popleft()) for worker in self._take(len(pending))]
+            team = [(turn, *pending.popleft()) for turn in self._take(len(pending))]
             for place, attempt, outcome in self._round(team, jobs):
                 if outcome is None:
-                    pending.append((place, attempt + 1))
+                    pending.append((place, attempt))
                 else:
                     outcomes[place] = outcome
         for is_good, value in outcomes.values():
@@ -138,32 +150,37 @@ class PooledEngine(Engine):
         return [outcomes[place][1] for place in range(len(jobs))]
 
     def _round(
-        self, team: "Sequence[tuple[_Worker, int, int]]", jobs: Sequence[Job]
+        self, team: "Sequence[tuple[_Turn, int, int]]", jobs: Sequence[Job]
     ) -> list[tuple[int, int, tuple[bool, Any] | None]]:
-        """Place, attempt and outcome of the jobs that a team does."""
-        unsettled = [worker for worker, _, _ in team]
+        """Place, next attempt and outcome of the jobs that a team does."""
+        unsettled = [turn for turn, _, _ in team]
         done = []
         try:
-            for worker, place, _ in team:
-                worker.send(jobs[place])
-            for worker, place, attempt in team:
-                done.append((place, attempt, self._outcome(worker, jobs[place], attempt)))
-                unsettled.remove(worker)
+            for turn, place, _ in team:
+                turn.has_arrived = turn.worker.send(jobs[place])
+                self._told(turn.worker)
+            for turn, place, attempt in team:
+                done.append((place, *self._outcome(turn, jobs[place], attempt)))
+                unsettled.remove(turn)
         except BaseException:  # memory ran out, for one: what such a process may still say is for nobody any more
-            for worker in unsettled:
-                self._replace(worker)
+            for turn in unsettled:
+                self._replace(turn.worker)
             raise
         return done
 
-    def _take(self, most: int) -> "list[_Worker]":
-        """Between one and so many processes that are free; who waits for longest is served first."""
+    def _take(self, most: int) -> "list[_Turn]":
+        """Between one and so many turns; who waits for longest is served first.
+
+        Several are of processes that have nothing else to do: who waited behind others' jobs while others wait behind
+        theirs might wait for ever.
+        """
         with self._lock:
             if self._closed:
                 raise EngineError("the engine is closed: open it again")
-            team = [] if self._waiting else self._alive(most)
+            team = [] if self._waiting else self._chosen(most)
             if team:
                 return team
-            place: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+            place: queue.SimpleQueue[_Turn] = queue.SimpleQueue()
             self._waiting.append(place)
         with suppress(queue.Empty):
             return [place.get(timeout=PATIENCE)]
@@ -173,37 +190,76 @@ class PooledEngine(Engine):
             return [place.get_nowait()]
         raise EngineError(f"no worker process has been free for {PATIENCE:g} s")
 
-    def _alive(self, most: int) -> "list[_Worker]":
-        """Up to so many of the free processes, without those that have died; to be called under the lock."""
-        team: list[_Worker] = []
-        while self._free and len(team) < most:
-            worker = self._free.popleft()
-            if worker.has_ended:
-                self._forget(worker)
-            else:
-                team.append(worker)
-        return team
+    def _chosen(self, most: int) -> "list[_Turn]":
+        """Turns of processes that have no job, or else one behind a short job; to be called under the lock."""
+        chosen = [worker for worker in self._open if not worker.line][:most]
+        if not chosen:
+            soon = time.monotonic() - SHORT
+            chosen = [worker for worker in self._open if worker.begun > soon][:1]
+        for worker in chosen:
+            self._open.remove(worker)
+        return [worker.join() for worker in chosen]
 
-    def _give(self, worker: "_Worker") -> None:
-        """Hand a process to who waits, or let it wait."""
+    def _offer(self, worker: "_Worker") -> None:
+        """Let a process have another job, where it has room; to be called under the lock."""
+        if len(worker.line) == LINE or worker.is_told_now or worker not in self._workers:
+            return
+        if worker in self._open:
+            self._open.remove(worker)
+        if self._waiting:
+            self._waiting.popleft().put(worker.join())
+        else:
+            self._open.append(worker)
+
+    def _add(self, worker: "_Worker") -> None:
+        """Let a process that is ready have jobs."""
         with self._lock:
-            if self._waiting:
-                self._waiting.popleft().put(worker)
-            else:
-                self._free.append(worker)
+            self._offer(worker)
 
-    def _outcome(self, worker: "_Worker", job: Job, attempt: int) -> tuple[bool, Any] | None:
-        """What comes of a job that was sent to a process; None where that has died and another one is to try."""
+    def _told(self, worker: "_Worker") -> None:
+        """Let a process to which a job was written have the next."""
+        with self._lock:
+            worker.is_told_now = False
+            self._offer(worker)
+
+    def _finish(self, turn: "_Turn") -> None:
+        """Let the next one have a process that has answered."""
+        with self._lock:
+            following = turn.worker.leave()
+            if following is None or not following.is_given_up:
+                self._offer(turn.worker)
+                return
+        self._replace(turn.worker)  # it is about to do what another one has done
+
+    def _outcome(self, turn: "_Turn", job: Job, attempt: int) -> tuple[int, tuple[bool, Any] | None]:
+        """The next attempt, and what has come of this one; None where another process is to try."""
+        worker = turn.worker
+        if not self._comes(turn):
+            return attempt, None
         outcome = worker.receive()
         if outcome is not None:
-            self._give(worker)
-            return outcome
+            self._finish(turn)
+            return attempt, outcome
+        if worker not in self._workers:  # ended by another thread, which did not mean this job
+            return attempt, None
         code, bounds = self._replace(worker), job[1][-1]
         if code == ALARM and isinstance(bounds, Bounds) and bounds.max_seconds is not None:
-            return True, too_slow(bounds.max_seconds)
+            return attempt, (True, too_slow(bounds.max_seconds))
         if attempt < ATTEMPTS:
-            return None
-        return True, ImageError(f"has ended the process that worked on it, {ATTEMPTS} times in a row")
+            return attempt + 1, None
+        return attempt, (True, ImageError(f"has ended the process that worked on it, {ATTEMPTS} times in a row"))
+
+    def _comes(self, turn: "_Turn") -> bool:
+        """Wait until a turn comes; False where its process will not do the job, which is not the job's fault."""
+        turn.gate.acquire(timeout=STUCK)
+        with self._lock:
+            if turn.worker not in self._workers:
+                return False
+            is_first = turn.worker.line[0] is turn
+            turn.is_given_up = not is_first
+        if is_first and not turn.has_arrived:  # the process died while it had nothing to do
+            self._replace(turn.worker)
+        return is_first and turn.has_arrived
 
     def _start(self) -> "_Worker":
         worker = _Worker(self._command)
@@ -218,18 +274,16 @@ class PooledEngine(Engine):
         """Let another process take the place of one that died, or that is to; returns its exit code."""
         code = worker.end()
         with self._lock:
-            self._forget(worker)
+            if worker in self._open:
+                self._open.remove(worker)
+            is_known = worker in self._workers  # neither replaced already nor closed
+            self._workers.discard(worker)
+            self._restarts += is_known
+            worker.open_gates()
+        if is_known:
+            log.warning("a worker process ended with exit code %d and is started again", code)
+            threading.Thread(target=self._restart, name="restart", daemon=True).start()
         return code
-
-    def _forget(self, worker: "_Worker") -> None:
-        """The same of one that has died; to be called under the lock."""
-        code = worker.end()
-        if self._closed or worker not in self._workers:
-            return
-        self._workers.discard(worker)
-        self._restarts += 1
-        log.warning("a worker process ended with exit code %d and is started again", code)
-        threading.Thread(target=self._restart, name="restart", daemon=True).start()
 
     def _restart(self) -> None:
         """Start a process, however often it takes."""
@@ -244,7 +298,7 @@ class PooledEngine(Engine):
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self._give(worker)
+                self._add(worker)
                 return
 
     def _prove(self, worker: "_Worker") -> None:
@@ -258,10 +312,29 @@ class PooledEngine(Engine):
             raise
 
 
+class _Turn:
+    """The place of a job in the line of a process."""
+
+    def __init__(self, worker: "_Worker") -> None:
+        self.worker = worker
+        self.gate = threading.Lock()
+        """Open to the first of the line, who reads what the process answers."""
+        self.has_arrived = False
+        self.is_given_up = False
+
+
 class _Worker:
-    """One process, and the pipes to it; used by one thread at a time."""
+    """One process, and the pipes to it: one thread at a time writes to it, and one reads.
+
+    Its line is changed under the engine's lock.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
+        self.line: deque[_Turn] = deque()
+        self.is_told_now = False
+        """Whether the last of the line may not have written its job yet: who comes next must wait with theirs."""
+        self.begun = 0.0
+        """When the first of the line became that; `time.monotonic`."""
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  (ours)
         self._jobs = cast(BinaryIO, self._process.stdin)
         self._results = cast(BinaryIO, self._process.stdout)
@@ -276,10 +349,39 @@ class _Worker:
         if trouble is not None:
             raise trouble
 
-    def send(self, job: Job) -> None:
-        """Hand it a job; that it has died shows when the result is asked for."""
-        with suppress(OSError, ValueError):  # the latter where it was ended meanwhile
+    def join(self) -> _Turn:
+        """A turn at the end of the line, which its owner is to write next."""
+        turn = _Turn(self)
+        if self.line:
+            turn.gate.acquire()
+        else:
+            self.begun = time.monotonic()
+        self.line.append(turn)
+        self.is_told_now = True
+        return turn
+
+    def leave(self) -> _Turn | None:
+        """Let the first of the line go; returns who is first now."""
+        self.line.popleft()
+        if not self.line:
+            return None
+        self.begun = time.monotonic()
+        self.line[0].gate.release()
+        return self.line[0]
+
+    def open_gates(self) -> None:
+        """Let all of the line see that the process has ended."""
+        for turn in self.line:
+            with suppress(RuntimeError):  # open already
+                turn.gate.release()
+
+    def send(self, job: Job) -> bool:
+        """Write a job; False where the process has died."""
+        try:
             put(self._jobs, job)
+        except (OSError, ValueError):  # the latter where it was ended meanwhile
+            return False
+        return True
 
     def receive(self) -> tuple[bool, Any] | None:
         """Whether the job went well and what came of it; None where the process has died."""
@@ -288,11 +390,6 @@ class _Worker:
         except LOST:
             return None
         return outcome
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it has died."""
-        return self._process.poll() is not None
 
     def end(self) -> int:
         """Kill it, unless it is dead, and close the pipes; returns the exit code."""

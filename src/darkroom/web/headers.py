@@ -1,6 +1,12 @@
 """Headers that keep browsers from doing with this site what it never asks of them."""
 
-from flask import Flask, Response, request
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 POLICY = (
     "default-src 'none'",
@@ -31,13 +37,23 @@ def register(app: Flask, frame_ancestors: frozenset[str]) -> None:
         headers["Content-Security-Policy"] = "; ".join((*POLICY, allowed))
         del headers["X-Frame-Options"]  # it cannot name whom it allows
 
-    usual = list(headers.items())
+    app.wsgi_app = _Adding(app.wsgi_app, headers | {"Cache-Control": "no-store"})  # type: ignore[method-assign]
 
-    def add(response: Response) -> Response:
-        given = {name.lower() for name, _ in response.headers}
-        response.headers.extend([header for header in usual if header[0].lower() not in given])
-        if request.endpoint != "static":
-            response.headers.setdefault("Cache-Control", "no-store")
-        return response
 
-    app.after_request(add)
+class _Adding:
+    """A WSGI application whose answers have these headers, too, but for those that they have already."""
+
+    def __init__(self, app: "WSGIApplication", headers: Mapping[str, str]) -> None:
+        self._app = app
+        self._added = [(name.lower(), (name, value)) for name, value in headers.items()]
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer one request."""
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+            given = {name.lower() for name, _ in headers}
+            return start_response(
+                status, headers + [header for name, header in self._added if name not in given], *error
+            )
+
+        return self._app(environ, start)

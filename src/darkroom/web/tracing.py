@@ -60,36 +60,44 @@ def sane_id(wanted: str | None) -> str:
     return wanted if wanted is not None and _SANE.fullmatch(wanted) else f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
+def is_recording() -> bool:
+    """Whether somebody wants the lines of the access log."""
+    return log.isEnabledFor(logging.INFO)  # at its level, which is unset unless somebody does
+
+
 def record(**facts: Any) -> None:
-    """Write one line of the access log."""
-    if log.isEnabledFor(logging.INFO):  # at its level, which is unset, unless somebody wants the lines
+    """Write one line of the access log, where somebody wants it."""
+    if is_recording():
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         log.info(json.dumps({"time": stamp} | facts, ensure_ascii=True))
 
 
 def _begin() -> None:
-    g.request_id = sane_id(request.headers.get(HEADER))
+    asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy looks it up at every use
+    g.request_id = sane_id(asked.headers.get(HEADER))
     g.begun = time.perf_counter()
     g.pictures = 0
-    waited = request.environ.get("darkroom.waited")  # from our server; others do not tell
+    waited = asked.environ.get("darkroom.waited")  # from our server; others do not tell
     if waited is not None:
         service().metrics.waited.observe(waited)
 
 
 def _end(response: Response) -> Response:
+    asked = request._get_current_object()  # type: ignore[attr-defined]
     response.headers[HEADER] = g.request_id
     seconds = time.perf_counter() - g.begun
-    service().metrics.count_request(request.method, request.endpoint, response.status_code, seconds)
-    record(
-        id=g.request_id,
-        client=request.remote_addr,
-        key=g.get("key_name"),
-        method=request.method,
-        path=request.path[:LONGEST_PATH],
-        status=response.status_code,
-        seconds=round(seconds, 6),
-        bytes_in=request.content_length or 0,
-        bytes_out=response.calculate_content_length(),
-        pictures=g.pictures,
-    )
+    service().metrics.count_request(asked.method, asked.endpoint, response.status_code, seconds)
+    if is_recording():
+        record(
+            id=g.request_id,
+            client=asked.remote_addr,
+            key=g.get("key_name"),
+            method=asked.method,
+            path=asked.path[:LONGEST_PATH],
+            status=response.status_code,
+            seconds=round(seconds, 6),
+            bytes_in=asked.content_length or 0,
+            bytes_out=response.calculate_content_length(),
+            pictures=g.pictures,
+        )
     return response
