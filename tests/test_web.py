@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,15 @@ def test_the_model_tells_all_of_itself(client: FlaskClient) -> None:
 
 def test_health_and_readiness(client: FlaskClient) -> None:
     assert client.get("/healthz").get_json() == {"status": "alive"}
+    assert client.get("/readyz").get_json() == {"status": "ready"}
+
+
+def test_readiness_is_asked_again_where_no_thread_could_be_started(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+        assert client.get("/readyz").status_code == 500
     assert client.get("/readyz").get_json() == {"status": "ready"}
 
 
@@ -349,6 +359,7 @@ def test_the_plain_form_tells_what_was_wrong(engine: Engine, caplog: pytest.LogC
     failing = create_app(FailingEngine(EngineError("secret")), ServeConfig()).test_client()
     response = upload(failing, ("a.png", RED), url="/")
     assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
     assert "cannot answer" in response.text
     assert "secret" not in response.text
 

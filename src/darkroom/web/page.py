@@ -15,7 +15,7 @@ from darkroom.errors import EngineError
 from darkroom.web.api import answer_to_json
 from darkroom.web.endpoints import JSON
 from darkroom.web.gate import gate
-from darkroom.web.problems import detail_of, engine_trouble
+from darkroom.web.problems import COME_BACK_SECONDS, detail_of, engine_trouble
 from darkroom.web.results import to_csv
 from darkroom.web.service import Upload, accuracy, megabytes, service
 from darkroom.web.uploads import read_form
@@ -38,17 +38,17 @@ def show() -> str:
 
 
 @blueprint.post("/")
-def answer() -> tuple[str | Response, int]:
+def answer() -> tuple[str | Response, int, dict[str, str]]:
     """The page with the answers to a submitted form, or with what was wrong about it; or the answers as a file."""
     shared = service()
     try:
         gate().require_key(request.form.get("key"))
         answers = shared.answer(_uploads())
-        return _file(answers, request.form.get("as", "")) or _render(answers=answers), 200
+        return _file(answers, request.form.get("as", "")) or _render(answers=answers), 200, {}
     except HTTPException as error:
-        return _render(trouble=detail_of(error)), error.code or 500
+        return _render(trouble=detail_of(error)), error.code or 500, {}
     except EngineError as error:
-        return _render(trouble=engine_trouble(error)), 503
+        return _render(trouble=engine_trouble(error)), 503, {"Retry-After": str(COME_BACK_SECONDS)}
 
 
 @blueprint.get("/model")

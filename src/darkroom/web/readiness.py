@@ -47,8 +47,9 @@ class Readiness:
     def _question(self) -> Question:
         with self._lock:
             if self._last is None or _is_old(self._last):
-                self._last = Question(time.monotonic())
-                threading.Thread(target=self._ask, args=(self._last,), name="readiness", daemon=True).start()
+                question = Question(time.monotonic())
+                threading.Thread(target=self._ask, args=(question,), name="readiness", daemon=True).start()
+                self._last = question  # only now: one that no thread could be started for is never answered
             return self._last
 
     def _ask(self, question: Question) -> None:
