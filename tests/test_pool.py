@@ -442,7 +442,10 @@ def test_a_job_that_is_stuck_behind_another_one_goes_to_another_process(
         os.kill(hanging.pid, signal.SIGCONT)
         assert all(len(future.result(30)) == 1 for future in asked)
     await_workers(pooled, 2)
-    assert hanging.pid not in {process.pid for process in processes(pooled)}, "it was to do what another one had done"
+    assert sorted(worker.stale for worker in pooled._workers) == [0, 1], "one answers what another one has answered"
+    for _ in range(4):
+        assert predict_pictures(pooled, PICTURES[:6]) == [predict_pictures(pooled, [one])[0] for one in PICTURES[:6]]
+    assert pooled.watched()["worker_restarts"][1]() == 0
 
 
 @needs_signals

@@ -141,8 +141,11 @@ def test_health_and_readiness(client: FlaskClient) -> None:
 def test_readiness_is_asked_again_where_no_thread_could_be_started(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+        patch.setattr(threading.Thread, "start", refuse)
         assert client.get("/readyz").status_code == 500
     assert client.get("/readyz").get_json() == {"status": "ready"}
 

@@ -158,7 +158,8 @@ class PooledEngine(Engine):
         try:
             for turn, place, _ in team:
                 turn.has_arrived = turn.worker.send(jobs[place])
-                self._told(turn.worker)
+                if turn.has_arrived:
+                    self._told(turn.worker)
             for turn, place, attempt in team:
                 done.append((place, *self._outcome(turn, jobs[place], attempt)))
                 unsettled.remove(turn)
@@ -225,11 +226,8 @@ class PooledEngine(Engine):
     def _finish(self, turn: "_Turn") -> None:
         """Let the next one have a process that has answered."""
         with self._lock:
-            following = turn.worker.leave()
-            if following is None or not following.is_given_up:
-                self._offer(turn.worker)
-                return
-        self._replace(turn.worker)  # it is about to do what another one has done
+            turn.worker.leave()
+            self._offer(turn.worker)
 
     def _outcome(self, turn: "_Turn", job: Job, attempt: int) -> tuple[int, tuple[bool, Any] | None]:
         """The next attempt, and what has come of this one; None where another process is to try."""
@@ -240,9 +238,10 @@ class PooledEngine(Engine):
         if outcome is not None:
             self._finish(turn)
             return attempt, outcome
-        if worker not in self._workers:  # ended by another thread, which did not mean this job
-            return attempt, None
+        was_ours = worker in self._workers and not worker.stale  # else another thread or job has ended it
         code, bounds = self._replace(worker), job[1][-1]
+        if not was_ours:
+            return attempt, None
         if code == ALARM and isinstance(bounds, Bounds) and bounds.max_seconds is not None:
             return attempt, (True, too_slow(bounds.max_seconds))
         if attempt < ATTEMPTS:
@@ -333,6 +332,8 @@ class _Worker:
         self.line: deque[_Turn] = deque()
         self.is_told_now = False
         """Whether the last of the line may not have written its job yet: who comes next must wait with theirs."""
+        self.stale = 0
+        """Answers to come that nobody waits for any more, before those of the line."""
         self.begun = 0.0
         """When the first of the line became that; `time.monotonic`."""
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  (ours)
@@ -360,14 +361,15 @@ class _Worker:
         self.is_told_now = True
         return turn
 
-    def leave(self) -> _Turn | None:
-        """Let the first of the line go; returns who is first now."""
+    def leave(self) -> None:
+        """Let the first of the line go, and who has given up behind it."""
         self.line.popleft()
-        if not self.line:
-            return None
-        self.begun = time.monotonic()
-        self.line[0].gate.release()
-        return self.line[0]
+        while self.line and self.line[0].is_given_up:
+            self.line.popleft()
+            self.stale += 1
+        if self.line:
+            self.begun = time.monotonic()
+            self.line[0].gate.release()
 
     def open_gates(self) -> None:
         """Let all of the line see that the process has ended."""
@@ -386,6 +388,9 @@ class _Worker:
     def receive(self) -> tuple[bool, Any] | None:
         """Whether the job went well and what came of it; None where the process has died."""
         try:
+            while self.stale:
+                take(self._results)
+                self.stale -= 1
             outcome: tuple[bool, Any] = take(self._results)
         except LOST:
             return None
