@@ -7,6 +7,9 @@ KERAS := benchmarks/.venv-keras
 SERVING := benchmarks/.venv-serving
 PEERS ?= keras textbook
 
+# Files of tests side by side, at most one a core; a file stays together, since its tests share what is made once for it.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all test-tf test-server bench-serving bench-soak lint format reference docs bench clean $(KERAS)
 
@@ -23,10 +26,10 @@ run: $(STAMP)  ## the main job on scikit-learn's digits: train, evaluate, export
 	$(BIN)/darkroom run digits --out runs/digits --overwrite
 
 test: $(STAMP)  ## the tests, with the coverage they must reach
-	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow' --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-all: $(STAMP)  ## the tests, the long ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # tensorflow-serving-api asks for `tensorflow`, which has the same files as tensorflow-cpu: it comes without what it asks for.
 test-tf: $(STAMP)  ## install TensorFlow (1.5 GB) into .venv, then the tests of what needs it, of which none may be skipped

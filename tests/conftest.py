@@ -16,6 +16,7 @@ import pytest
 # Before darkroom is imported, and for the processes that tests start: nothing may land in the user's own cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="darkroom-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+os.environ.pop("COLUMNS", None)  # pytest-xdist gives its processes one
 
 import bundles  # noqa: E402
 from darkroom.engines.onnx_runtime import OnnxRuntimeEngine  # noqa: E402
