@@ -37,8 +37,9 @@ test-tf: $(STAMP)  ## install TensorFlow (1.5 GB) into .venv, then the tests of 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tensorflow-serving-api
 	$(BIN)/python -m pytest -rs --skips-fail tests/test_saved_model.py tests/test_tf_serving.py
 
-test-server: $(STAMP)  ## the long tests of the server: 10,000 broken pictures, the steps of the image
+test-server: $(STAMP)  ## the long tests of the server: 10,000 broken pictures, the steps of the image, all looks of the page
 	$(BIN)/python -m pytest -m slow --skips-fail tests/test_limits_hostile.py tests/test_deploy.py
+	$(BIN)/python -m pytest -m slow tests/test_browser.py
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -296,6 +296,7 @@ def test_compiling(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert row["ratio"]["mean"] > 0
 
 
+@pytest.mark.slow
 def test_throughput(pictures: Path, tmp_path: Path) -> None:
     options = "--rounds 1 --pictures 50 --seconds 0.1 --width 0.25 --threads 1"
     throughput.main([str(pictures), *options.split(), "--results", str(tmp_path), "--cache", str(tmp_path / "cache")])
@@ -354,6 +355,7 @@ class TestInference:
 
 
 class TestMainJob:
+    @pytest.mark.slow
     def test_measures_a_run(self, pictures: Path, tmp_path: Path) -> None:
         options = f"--seeds 5 --epochs 1 --width 0.25 --threads 1 --results {tmp_path} --keep {tmp_path}/keep"
         main_job.main([str(pictures), *options.split()])

@@ -536,7 +536,15 @@ def serious(page: "playwright.Page") -> list[tuple[str, str, list[str]]]:
     ]
 
 
-@pytest.fixture(params=[("light", 360), ("light", 1280), ("dark", 360), ("dark", 1280)], ids=str)
+@pytest.fixture(
+    params=[
+        ("light", 360),
+        ("dark", 1280),
+        pytest.param(("light", 1280), marks=pytest.mark.slow),
+        pytest.param(("dark", 360), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def looks(request: pytest.FixtureRequest) -> dict[str, Any]:
     """How a context of the browser looks: colours and width."""
     scheme, width = request.param

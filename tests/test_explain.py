@@ -118,7 +118,7 @@ def test_our_network_looks_at_the_square() -> None:
 @pytest.mark.parametrize(
     ("name", "steps", "rate"),
     [
-        ("test_resnet", 80, 2e-3),
+        pytest.param("test_resnet", 80, 2e-3, marks=pytest.mark.slow),
         pytest.param("test_vit", 150, 1e-3, marks=pytest.mark.slow),
         pytest.param("test_convnext", 70, 2e-3, marks=pytest.mark.slow),
         pytest.param("test_efficientnet", 100, 2e-3, marks=pytest.mark.slow),
