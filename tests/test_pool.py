@@ -126,7 +126,7 @@ def test_what_is_wrong_with_a_call_is_told_as_by_the_engine(shared: PooledEngine
     with pytest.raises(EngineError, match="uint8 pixels"):
         shared.predict(np.zeros((1, 2, 2, 3), np.uint8))
     with pytest.raises(RuntimeError, match="AttributeError in a worker process"):
-        shared._results([("fly", ())])
+        shared._results([("fly", ([],))])
     assert len(predict_pictures(shared, [("x", RED)])) == 1, "it lives on"
 
 
@@ -394,7 +394,6 @@ def await_that(condition: Callable[[], bool]) -> None:
 @needs_signals
 def test_a_job_lies_ready_while_another_one_is_done(pooled: PooledEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "SHORT", 60)
-    monkeypatch.setattr(pools, "STUCK", 60)
     for process in processes(pooled):
         os.kill(process.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(6) as threads:
@@ -426,26 +425,62 @@ def test_behind_a_job_that_takes_long_none_is_put(pooled: PooledEngine) -> None:
 
 
 @needs_signals
-def test_a_job_that_is_stuck_behind_another_one_goes_to_another_process(
+@pytest.mark.parametrize("large_comes_first", [True, False])
+def test_large_jobs_neither_go_behind_others_nor_have_others_behind_them(
+    pooled: PooledEngine, monkeypatch: pytest.MonkeyPatch, large_comes_first: bool
+) -> None:
+    monkeypatch.setattr(pools, "SHORT", 60)
+    large = bundles.encoded((230, 20, 20), size=(900, 600), kind="BMP")
+    assert len(large) > pools.SMALL
+    for process in processes(pooled):
+        os.kill(process.pid, signal.SIGSTOP)
+    first, second = (large, RED) if large_comes_first else (RED, large)
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(predict_pictures, pooled, [("x", first)]) for _ in range(2)]
+        await_that(lambda: lines(pooled) == [1, 1])
+        asked += [threads.submit(predict_pictures, pooled, [("x", second)]) for _ in range(2)]
+        await_that(lambda: len(pooled._waiting) == 2)
+        assert lines(pooled) == [1, 1]
+        for process in processes(pooled):
+            os.kill(process.pid, signal.SIGCONT)
+        assert [future.result(30)[0].label for future in asked] == ["red"] * 4  # type: ignore[union-attr]
+
+
+@needs_signals
+def test_who_has_a_job_in_a_line_is_told_when_the_engine_closes(
     pooled: PooledEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pools, "SHORT", 60)
-    monkeypatch.setattr(pools, "STUCK", 0.3)
     for process in processes(pooled):
         os.kill(process.pid, signal.SIGSTOP)
-    with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(predict_pictures, pooled, [("x", RED)]) for _ in range(4)]
-        await_that(lambda: lines(pooled) == [2, 2])
-        hanging, other = processes(pooled)
-        os.kill(other.pid, signal.SIGCONT)
-        await_that(lambda: sum(future.done() for future in asked) == 3)
-        os.kill(hanging.pid, signal.SIGCONT)
-        assert all(len(future.result(30)) == 1 for future in asked)
-    await_workers(pooled, 2)
-    assert sorted(worker.stale for worker in pooled._workers) == [0, 1], "one answers what another one has answered"
-    for _ in range(4):
-        assert predict_pictures(pooled, PICTURES[:6]) == [predict_pictures(pooled, [one])[0] for one in PICTURES[:6]]
-    assert pooled.watched()["worker_restarts"][1]() == 0
+    with ThreadPoolExecutor(6) as threads:
+        asked = [threads.submit(predict_pictures, pooled, [("x", RED)]) for _ in range(6)]
+        await_that(lambda: lines(pooled) == [2, 2] and len(pooled._waiting) == 2)
+        pooled.close()
+        for future in asked:
+            with pytest.raises(EngineError, match="closed"):
+                future.result(30)
+
+
+@needs_signals
+def test_an_error_of_who_comes_next_is_held_against_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "SHORT", 60)
+    monkeypatch.setattr(pools, "ATTEMPTS", 1)
+
+    def write(stream: Any, job: Any) -> None:
+        if job[1][0] == [b"unspeakable"]:
+            raise MemoryError
+        workers.put(stream, job)
+
+    with with_program(folder, PICKY) as engine, ThreadPoolExecutor(2) as threads:
+        monkeypatch.setattr(pools, "put", write)
+        [process] = processes(engine)
+        os.kill(process.pid, signal.SIGSTOP)
+        first = threads.submit(engine.look, [b"first"], NO_BOUNDS)
+        await_that(lambda: lines(engine) == [1])
+        with pytest.raises(MemoryError):
+            threads.submit(engine.look, [b"unspeakable"], NO_BOUNDS).result(30)
+        assert first.result(30) == [b"first"]
 
 
 @needs_signals

@@ -1,8 +1,8 @@
 """Worker processes behind one engine: what a picture does to a decoder, it does to none but its own process.
 
-Each holds a session of its own, made in it, and does one job at a time. The next one lies ready in its pipe meanwhile,
-so that no core waits for the server's threads. A process that dies is started again, and what it was asked is asked
-anew of another, so that nothing is lost with it.
+Each holds a session of its own, made in it, and does one job at a time. Where jobs are small, the next one lies ready
+in its pipe meanwhile, so that no core waits for the server's threads. A process that dies is started again, and what
+it was asked is asked anew of another, so that nothing is lost with it.
 """
 
 import logging
@@ -33,17 +33,20 @@ from darkroom.provenance import available_cores
 ATTEMPTS = 3
 """Processes that may die of one job before it is given up."""
 
+CLOSED = "the engine is closed: open it again"
+
 PATIENCE = 30.0
 """Seconds that a job waits for a free process."""
 
 LINE = 2
 """Jobs that a process has at most: the one that it does, and the next."""
 
+SMALL = 30_000
+"""Bytes of a job that is put behind another one, and of those behind which it is put: it fits into a pipe, so that
+writing it waits for nobody, and others are not worth the risk that they take long."""
+
 SHORT = 0.05
 """Behind a job that takes longer than so many seconds none is put."""
-
-STUCK = 1.0
-"""Seconds after which a job that was put behind another one in time is given to another process instead."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts to start a process; they double."""
@@ -71,11 +74,13 @@ class PooledEngine(Engine):
             *(str(folder.resolve()), str(threads), bundle.fingerprint),
         ]
         self._open: list[_Worker] = []  # may have another job
-        self._waiting: deque[queue.SimpleQueue[_Turn]] = deque()
+        self._waiting: deque[tuple[queue.SimpleQueue[_Turn | None], bool]] = deque()  # and whether the job is small
+        self._lost: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each process to start; False ends that
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
         self._closed = False
         self._restarts = 0
+        threading.Thread(target=self._restart_lost, name="restart", daemon=True).start()
 
     @classmethod
     def open(cls, folder: Path, workers: int) -> "PooledEngine":
@@ -115,11 +120,12 @@ class PooledEngine(Engine):
             self._closed = True
             workers, self._workers = self._workers, set()
             self._open.clear()
+            while self._waiting:
+                self._waiting.popleft()[0].put(None)
             for worker in workers:
                 worker.end()
-                while self._waiting:  # who sees that it has ended, and then that all has
-                    self._waiting.popleft().put(worker.join())
                 worker.open_gates()
+        self._lost.put(False)
 
     def watched(self) -> Mapping[str, tuple[str, Callable[[], float]]]:
         """Numbers worth watching: what each is, and how it is read."""
@@ -138,7 +144,8 @@ class PooledEngine(Engine):
         outcomes: dict[int, tuple[bool, Any]] = {}
         pending = deque((place, 1) for place in range(len(jobs)))  # and the attempt that comes next
         while pending:  # in rounds, between which others have their turn
-            team = [(turn, *pending.popleft()) for turn in self._take(len(pending))]
+            turns = self._take(len(pending), is_small=_is_small(jobs[pending[0][0]]))
+            team = [(turn, *pending.popleft()) for turn in turns]
             for place, attempt, outcome in self._round(team, jobs):
                 if outcome is None:
                     pending.append((place, attempt))
@@ -157,6 +164,7 @@ class PooledEngine(Engine):
         done = []
         try:
             for turn, place, _ in team:
+                turn.is_small = _is_small(jobs[place])
                 turn.has_arrived = turn.worker.send(jobs[place])
                 if turn.has_arrived:
                     self._told(turn.worker)
@@ -169,34 +177,40 @@ class PooledEngine(Engine):
             raise
         return done
 
-    def _take(self, most: int) -> "list[_Turn]":
-        """Between one and so many turns; who waits for longest is served first.
+    def _take(self, most: int, *, is_small: bool) -> "list[_Turn]":
+        """Between one and so many turns, the first of them for a job that is small or not.
 
-        Several are of processes that have nothing else to do: who waited behind others' jobs while others wait behind
-        theirs might wait for ever.
+        Who waits for longest is served first. Several are of processes that have nothing else to do: who waited behind
+        others' jobs while others wait behind theirs might wait for ever.
         """
         with self._lock:
             if self._closed:
-                raise EngineError("the engine is closed: open it again")
-            team = [] if self._waiting else self._chosen(most)
+                raise EngineError(CLOSED)
+            team = [] if self._waiting else self._chosen(most, is_small=is_small)
             if team:
                 return team
-            place: queue.SimpleQueue[_Turn] = queue.SimpleQueue()
-            self._waiting.append(place)
+            place: queue.SimpleQueue[_Turn | None] = queue.SimpleQueue()
+            self._waiting.append((place, is_small))
+        turn = self._awaited(place, is_small)
+        if turn is None:
+            raise EngineError(CLOSED)
+        return [turn]
+
+    def _awaited(self, place: "queue.SimpleQueue[_Turn | None]", is_small: bool) -> "_Turn | None":
+        """The turn that is handed over at a place in the queue; None where the engine is closed instead."""
         with suppress(queue.Empty):
-            return [place.get(timeout=PATIENCE)]
+            return place.get(timeout=PATIENCE)
         with self._lock, suppress(ValueError):
-            self._waiting.remove(place)
+            self._waiting.remove((place, is_small))
         with suppress(queue.Empty):  # handed over just then
-            return [place.get_nowait()]
+            return place.get_nowait()
         raise EngineError(f"no worker process has been free for {PATIENCE:g} s")
 
-    def _chosen(self, most: int) -> "list[_Turn]":
-        """Turns of processes that have no job, or else one behind a short job; to be called under the lock."""
+    def _chosen(self, most: int, *, is_small: bool) -> "list[_Turn]":
+        """Turns of processes that have no job, or else one behind another job; to be called under the lock."""
         chosen = [worker for worker in self._open if not worker.line][:most]
-        if not chosen:
-            soon = time.monotonic() - SHORT
-            chosen = [worker for worker in self._open if worker.begun > soon][:1]
+        if not chosen and is_small:
+            chosen = [worker for worker in self._open if worker.is_soon_done()][:1]
         for worker in chosen:
             self._open.remove(worker)
         return [worker.join() for worker in chosen]
@@ -207,8 +221,9 @@ class PooledEngine(Engine):
             return
         if worker in self._open:
             self._open.remove(worker)
-        if self._waiting:
-            self._waiting.popleft().put(worker.join())
+        if self._waiting and (not worker.line or (self._waiting[0][1] and worker.is_soon_done())):
+            place, _ = self._waiting.popleft()
+            place.put(worker.join())
         else:
             self._open.append(worker)
 
@@ -226,8 +241,9 @@ class PooledEngine(Engine):
     def _finish(self, turn: "_Turn") -> None:
         """Let the next one have a process that has answered."""
         with self._lock:
-            turn.worker.leave()
-            self._offer(turn.worker)
+            if turn.worker in self._workers:
+                turn.worker.leave()
+                self._offer(turn.worker)
 
     def _outcome(self, turn: "_Turn", job: Job, attempt: int) -> tuple[int, tuple[bool, Any] | None]:
         """The next attempt, and what has come of this one; None where another process is to try."""
@@ -238,10 +254,9 @@ class PooledEngine(Engine):
         if outcome is not None:
             self._finish(turn)
             return attempt, outcome
-        was_ours = worker in self._workers and not worker.stale  # else another thread or job has ended it
-        code, bounds = self._replace(worker), job[1][-1]
-        if not was_ours:
+        if worker not in self._workers:  # another thread has ended it, which did not mean this job
             return attempt, None
+        code, bounds = self._replace(worker), job[1][-1]
         if code == ALARM and isinstance(bounds, Bounds) and bounds.max_seconds is not None:
             return attempt, (True, too_slow(bounds.max_seconds))
         if attempt < ATTEMPTS:
@@ -250,15 +265,12 @@ class PooledEngine(Engine):
 
     def _comes(self, turn: "_Turn") -> bool:
         """Wait until a turn comes; False where its process will not do the job, which is not the job's fault."""
-        turn.gate.acquire(timeout=STUCK)
-        with self._lock:
-            if turn.worker not in self._workers:
-                return False
-            is_first = turn.worker.line[0] is turn
-            turn.is_given_up = not is_first
-        if is_first and not turn.has_arrived:  # the process died while it had nothing to do
+        turn.gate.acquire()
+        if turn.worker not in self._workers:
+            return False
+        if not turn.has_arrived:  # the process died while it had nothing to do
             self._replace(turn.worker)
-        return is_first and turn.has_arrived
+        return turn.has_arrived
 
     def _start(self) -> "_Worker":
         worker = _Worker(self._command)
@@ -267,22 +279,30 @@ class PooledEngine(Engine):
                 self._workers.add(worker)
                 return worker
         worker.end()
-        raise EngineError("the engine is closed: open it again")
+        raise EngineError(CLOSED)
 
     def _replace(self, worker: "_Worker") -> int:
         """Let another process take the place of one that died, or that is to; returns its exit code."""
-        code = worker.end()
-        with self._lock:
+        with self._lock:  # before it ends: who else waits for it must not take that for the work of their job
             if worker in self._open:
                 self._open.remove(worker)
             is_known = worker in self._workers  # neither replaced already nor closed
             self._workers.discard(worker)
             self._restarts += is_known
             worker.open_gates()
+        code = worker.end()
         if is_known:
             log.warning("a worker process ended with exit code %d and is started again", code)
-            threading.Thread(target=self._restart, name="restart", daemon=True).start()
+            self._lost.put(True)
         return code
+
+    def _restart_lost(self) -> None:
+        """Start processes in the place of those that died, until the engine is closed.
+
+        In one thread that is there from the beginning: a system that is short of something may start none later.
+        """
+        while self._lost.get():
+            self._restart()
 
     def _restart(self) -> None:
         """Start a process, however often it takes."""
@@ -316,10 +336,12 @@ class _Turn:
 
     def __init__(self, worker: "_Worker") -> None:
         self.worker = worker
+        self.is_small = False
+        """Whether the job is; known from when it is written."""
         self.gate = threading.Lock()
         """Open to the first of the line, who reads what the process answers."""
         self.has_arrived = False
-        self.is_given_up = False
+        """Whether the job was written while the process was there."""
 
 
 class _Worker:
@@ -332,8 +354,6 @@ class _Worker:
         self.line: deque[_Turn] = deque()
         self.is_told_now = False
         """Whether the last of the line may not have written its job yet: who comes next must wait with theirs."""
-        self.stale = 0
-        """Answers to come that nobody waits for any more, before those of the line."""
         self.begun = 0.0
         """When the first of the line became that; `time.monotonic`."""
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  (ours)
@@ -350,8 +370,12 @@ class _Worker:
         if trouble is not None:
             raise trouble
 
+    def is_soon_done(self) -> bool:
+        """Whether the job that it has is likely to be."""
+        return self.line[0].is_small and time.monotonic() - self.begun < SHORT
+
     def join(self) -> _Turn:
-        """A turn at the end of the line, which its owner is to write next."""
+        """A turn at the end of the line, whose owner is to write the job next."""
         turn = _Turn(self)
         if self.line:
             turn.gate.acquire()
@@ -362,11 +386,8 @@ class _Worker:
         return turn
 
     def leave(self) -> None:
-        """Let the first of the line go, and who has given up behind it."""
+        """Let the first of the line go."""
         self.line.popleft()
-        while self.line and self.line[0].is_given_up:
-            self.line.popleft()
-            self.stale += 1
         if self.line:
             self.begun = time.monotonic()
             self.line[0].gate.release()
@@ -388,9 +409,6 @@ class _Worker:
     def receive(self) -> tuple[bool, Any] | None:
         """Whether the job went well and what came of it; None where the process has died."""
         try:
-            while self.stale:
-                take(self._results)
-                self.stale -= 1
             outcome: tuple[bool, Any] = take(self._results)
         except LOST:
             return None
@@ -404,6 +422,14 @@ class _Worker:
             with suppress(OSError):  # what was not written any more
                 pipe.close()
         return code
+
+
+def _is_small(job: Job) -> bool:
+    """Whether little is written of a job; files that the process reads by itself may be of any size."""
+    data = job[1][0]
+    if isinstance(data, np.ndarray):
+        return data.nbytes <= SMALL
+    return sum(len(content) if isinstance(content, bytes) else SMALL + 1 for content in data) <= SMALL
 
 
 @contextmanager
