@@ -326,6 +326,12 @@ def test_without_a_list_odd_names_do_no_harm(engine: Engine, host: str) -> None:
     assert "<script>" not in response.text
 
 
+@pytest.mark.parametrize("address", ["localhost", "10.0.0.0/8", "127.0.0.1:80", " "])
+def test_a_proxy_that_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=r"--trusted-proxy is .* give the address from which it asks"):
+        ServeConfig(trusted_proxy=address)
+
+
 @pytest.mark.parametrize("hosts", ["https://example.org", "example.org:80", "a b"])
 def test_names_that_are_none_are_one_line(hosts: str) -> None:
     with pytest.raises(UsageError, match=r"--hosts has .* without scheme and port"):

@@ -17,6 +17,7 @@ from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
 from darkroom.web import create_app, listener, readiness
 from darkroom.web.listener import Memory
+from darkroom.web.proxies import Proxy
 from darkroom.web.server import Server
 from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving, until
 
@@ -314,6 +315,10 @@ def test_a_connection_without_a_byte_is_closed_before_one_that_is_kept(
         (b"POST / HTTP/1.1\r\nContent-Length: 99999999999999\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431),
         (b"get / HTTP/1.1\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 99999999999999\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     ],
 )
 def test_tricks_with_headers_are_refused_in_the_usual_shape(engine: Engine, request_text: bytes, status: int) -> None:
@@ -325,6 +330,29 @@ def test_tricks_with_headers_are_refused_in_the_usual_shape(engine: Engine, requ
         assert b"X-Request-Id: " in head
         assert_problem_content(json.loads(body), status)
         assert health(server) == 200
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_who_expects_to_go_on_with_nothing_is_answered(engine: Engine, request_text: bytes) -> None:
+    with serving(engine) as server, closing(connect(server)) as connection:
+        for _ in range(2):
+            connection.sendall(request_text)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_expects_to_go_on_is_told_to_and_then_answered(engine: Engine) -> None:
+    with serving(engine) as server, closing(connect(server)) as connection:
+        connection.sendall(b"POST /api/v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n")
+        connection.sendall(b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(RED))
+        assert connection.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(RED)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X_Forwarded_For"])
@@ -402,6 +430,22 @@ def test_pages_of_other_origins_may_read_why_they_are_refused(gated: GatedEngine
     assert "Retry-After" in ours.headers["Access-Control-Expose-Headers"]
     assert ours.headers.get_all("Cross-Origin-Resource-Policy") == ["cross-origin"]
     assert "Access-Control-Allow-Origin" not in strangers.headers
+
+
+@pytest.mark.parametrize(
+    ("address", "peer", "is_believed"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "::ffff:127.0.0.1", True),
+        ("::1", "0:0:0:0:0:0:0:1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("*", "192.0.2.1", True),
+        ("", "127.0.0.1", False),
+        ("", "", False),
+    ],
+)
+def test_a_proxy_is_known_however_its_address_is_written(address: str, peer: str, is_believed: bool) -> None:
+    assert Proxy(address, 1).client(peer, "198.51.100.7") == ("198.51.100.7" if is_believed else peer)
 
 
 def test_of_several_schemes_the_proxy_s_own_counts(engine: Engine) -> None:

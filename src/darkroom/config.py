@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -426,6 +427,9 @@ class ServeConfig(EngineConfig):
         check(self.max_connections <= most, f"--max-connections is {self.max_connections}: give at most {most}")
         check(0 <= self.stop_seconds < math.inf, f"--stop-seconds is {self.stop_seconds}: give 0 or more")
         check(1 <= self.proxy_hops <= 20, f"--proxy-hops is {self.proxy_hops}: give 1 to 20")
+        proxy = self.trusted_proxy
+        is_address = proxy in ("", "*") or _is_address(proxy)
+        check(is_address, f"--trusted-proxy is {proxy!r}: give the address from which it asks, or * for any")
         for host in origins(self.hosts):
             known = re.fullmatch(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]", host)
             check(known is not None, f"--hosts has {host!r}: give names without scheme and port, as in example.org")
@@ -436,6 +440,14 @@ class ServeConfig(EngineConfig):
 def origins(listed: str) -> frozenset[str]:
     """The origins, or names, of a list with commas."""
     return frozenset(origin.strip() for origin in listed.split(",") if origin.strip())
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_origins(option: str, listed: str) -> None:

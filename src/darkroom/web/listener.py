@@ -43,6 +43,9 @@ FRESH_SECONDS = 1.0
 LARGEST_HEAD = 32_768
 """Bytes of a request's line and headers."""
 
+TLS = b"\x16\x03"
+"""What HTTPS begins with; a client that gets no answer to it waits for a minute."""
+
 LOOKAHEAD = 1
 """Requests of one connection that are read while another one of it is answered."""
 
@@ -120,7 +123,15 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
 
     def received(self, data: bytes) -> int:
         """Take what has come; a request for which there is no room is refused when all of it has come."""
+        if not self.header_plus and data.startswith(TLS):
+            self.completed, self.error = (
+                True,
+                BadRequest("HTTPS came to a port of HTTP: ask for http://, or the proxy."),
+            )
+            return len(data)
         consumed: int = super().received(data)
+        if self.completed:
+            self.expect_continue = False  # nothing is to come: waitress would send 100, and forget that it is complete
         more = self.body_bytes_received - self._held
         if self._has_room and more > 0:
             self._has_room = self._memory.change(more)

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from waitress.proxy_headers import MalformedProxyHeader, parse_proxy_headers
@@ -28,7 +29,7 @@ class Proxy:
 
         Of several schemes the last is taken, which is the one that the proxy itself has added.
         """
-        if not self.address or self.address not in ("*", environ["REMOTE_ADDR"]):
+        if not self._is_at(environ["REMOTE_ADDR"]):
             return
         schemes = environ.get("HTTP_X_FORWARDED_PROTO")
         if schemes is not None:
@@ -38,9 +39,21 @@ class Proxy:
         except IndexError as error:  # waitress looks for the brackets of an address that is empty
             raise MalformedProxyHeader("X-Forwarded-For", "no address", "") from error
 
+    def _is_at(self, peer: str) -> bool:
+        """Whether a connection comes from the proxy; a socket for both kinds of addresses writes IPv4 as IPv6."""
+        return self.address == "*" or (self.address != "" and _plain(self.address) == _plain(peer))
+
     def client(self, peer: str, forwarded: str | None) -> str:
         """The client behind the connection of `peer`, as far as the header X-Forwarded-For can be read."""
         environ = {"REMOTE_ADDR": peer} | ({} if forwarded is None else {"HTTP_X_FORWARDED_FOR": forwarded})
         with suppress(MalformedProxyHeader):
             self.apply(environ)
         return environ["REMOTE_ADDR"]
+
+
+def _plain(address: str) -> IPv4Address | IPv6Address | str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
