@@ -1,6 +1,6 @@
 """The server under load, beside its peers: requests a second, latency at 70 % of that, start, memory.
 
-    python benchmarks/served_speed.py RUN [--rounds 3] [--seconds 10] [--peers torch …] [--title TEXT]
+    python benchmarks/served_speed.py RUN [--int8] [--rounds 3] [--seconds 10] [--peers torch …] [--title TEXT]
 
 All get the same multipart requests from the same machine, in turns, each round beginning with another one: validation
 pictures of RUN as they are, and photographs of 12 megapixels that are drawn here. Each server is started anew for each
@@ -54,21 +54,23 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     run = Run(options.run)
     pictures = {SMALL: small_pictures(run), LARGE: [photograph(seed) for seed in range(4)]}
-    expected = {kind: classes_of(run, contents) for kind, contents in pictures.items()}
+    bundle = run.int8_bundle if options.int8 else run.bundle
+    expected = {kind: classes_of(bundle, contents) for kind, contents in pictures.items()}
     names = [OURS, *options.peers]
     rounds: list[dict[str, Row]] = []
     for number in range(options.rounds):
         rows = {}
         for name in rotated(names, number):
             say(f"round {number + 1} of {options.rounds}: {name}")
-            rows[name] = measure(name, run, pictures, expected, seconds=options.seconds)
+            rows[name] = measure(name, run.folder, bundle, pictures, expected, seconds=options.seconds)
         rounds.append(rows)
     ratios = list(ratios_of(rounds, options.peers))
     show(ratios)
     ours = summarise([rows[OURS] for rows in rounds])
-    title = options.title or run.folder.name
+    title = options.title or run.folder.name + ("-int8" if options.int8 else "")
     content = {
         "model": run.folder.name,
+        "bundle": bundle.name,
         "connections": CONNECTIONS,
         "seconds": options.seconds,
         "picture_bytes": {kind: round(float(np.mean([len(one) for one in each]))) for kind, each in pictures.items()},
@@ -84,6 +86,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options."""
     parser = argument_parser(__file__, __doc__)
     parser.add_argument("run", type=Path, help="an exported run")
+    parser.add_argument("--int8", action="store_true", help="serve the bundle in 8-bit integers; torch has the network")
     parser.add_argument("--rounds", type=int, default=3, help="each contestant's turns")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="which peers")
@@ -108,9 +111,9 @@ def photograph(seed: int) -> bytes:
     return stream.getvalue()
 
 
-def classes_of(run: Run, contents: Sequence[bytes]) -> list[str]:
+def classes_of(bundle: Path, contents: Sequence[bytes]) -> list[str]:
     """What the bundle says of each."""
-    with OnnxRuntimeEngine.open(run.bundle) as engine:
+    with OnnxRuntimeEngine.open(bundle) as engine:
         answers = list(stream_predictions(engine, ((str(place), one) for place, one in enumerate(contents))))
     if failed := [answer for answer in answers if isinstance(answer, Failure)]:
         raise DarkroomError(f"the bundle cannot answer a picture of the benchmark: {failed[0]}")
@@ -119,7 +122,8 @@ def classes_of(run: Run, contents: Sequence[bytes]) -> list[str]:
 
 def measure(
     name: str,
-    run: Run,
+    run: Path,
+    bundle: Path,
     pictures: Mapping[str, Sequence[bytes]],
     expected: Mapping[str, Sequence[str]],
     *,
@@ -128,7 +132,7 @@ def measure(
     """One server, from its start to its end."""
     path = "/api/v1/predict?top=1" if name in (OURS, "torch") else "/predict"
     row: Row = {}
-    with served(name, run) as (process, port):
+    with served(name, run, bundle) as (process, port):
         row["ready_seconds"] = wait_ready(process, port, pictures[SMALL][0], path, name)
         for kind, contents in pictures.items():
             label = kind.replace(" ", "_")
@@ -150,14 +154,14 @@ def measure(
 
 
 @contextmanager
-def served(name: str, run: Run) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def served(name: str, run: Path, bundle: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A contestant's process and port."""
     port = free_port()
     if name == OURS:
-        command = [sys.executable, "-m", "darkroom", "serve", str(run.bundle), "--port", str(port), "--no-access-log"]
+        command = [sys.executable, "-m", "darkroom", "serve", str(bundle), "--port", str(port), "--no-access-log"]
     else:
         python = str(OWN_PYTHON) if name in IN_OWN else sys.executable
-        model = run.folder if name == "torch" else run.bundle
+        model = run if name == "torch" else bundle
         command = [python, str(HERE / "serving_peers.py"), name, str(model), str(port)]
     log = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -249,6 +250,21 @@ def test_nobody_there_is_told_in_one_line() -> None:
 def test_addresses_that_are_none_are_refused(url: str) -> None:
     with pytest.raises(UsageError, match="no address of a server"):
         Client(url)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://x:99999", "http://x?a", "http://x#a", "http://me:secret@x"])
+def test_addresses_with_too_much_are_refused_and_repeat_no_password(url: str) -> None:
+    with pytest.raises(UsageError, match="no address of a server") as caught:
+        Client(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_https_to_a_server_of_http_is_told_at_once(engine: Engine) -> None:
+    with serving(engine) as server:
+        begun = time.monotonic()
+        with pytest.raises(ServerError, match="cannot be asked"):
+            Client(server.url.replace("http:", "https:")).model()
+        assert time.monotonic() - begun < 20
 
 
 # ---- on the command line ----

@@ -37,6 +37,9 @@ OF_OTHERS |= {"--build"}
 """Options of torchrun and of docker compose."""
 
 
+RECORD = re.compile(r"benchmarks/results/[\w.-]+\.json")
+
+
 def name_of(page: Path) -> str:
     return page.relative_to(REPOSITORY).as_posix()
 
@@ -171,3 +174,8 @@ def test_toml_in_the_docs_has_names_of_options(page: Path) -> None:
             assert command in list(cli.app)
             for name in table:
                 assert f"--{name.replace('_', '-')}" in known_options()
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "CHANGELOG.md"], ids=name_of)
+def test_records_that_are_named_are_there(page: Path) -> None:
+    assert [record for record in RECORD.findall(text_of(page)) if not (REPOSITORY / record).is_file()] == []

@@ -355,6 +355,17 @@ def test_who_expects_to_go_on_is_told_to_and_then_answered(engine: Engine) -> No
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
+def test_what_a_body_holds_is_not_taken_for_https(engine: Engine) -> None:
+    with serving(engine) as server, closing(connect(server)) as connection:
+        connection.sendall(b"POST /api/v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n")
+        connection.sendall(b"Content-Length: %d\r\n\r\n" % (len(RED) + 4))
+        time.sleep(0.2)  # so that what follows comes by itself
+        connection.sendall(b"\x16\x03\x01\x02")
+        time.sleep(0.2)
+        connection.sendall(RED)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X_Forwarded_For"])
 def test_nobody_chooses_an_address_without_a_trusted_proxy(engine: Engine, name: str) -> None:
     with serving(engine, max_requests_per_minute=6) as server:

@@ -113,6 +113,12 @@ def test_answers_as_csv(client: FlaskClient) -> None:
             assert row["sure"] == ("yes" if float(row["confidence"]) >= 0.6 else "no")
 
 
+def test_the_page_about_the_model_says_how_often_ordinary_pictures_are_called_unlike() -> None:
+    for novelty, said in (({"score": "energy", "threshold": -3.0, "false_alarms": 0.05}, True), ({}, False)):
+        text = create_app(FormulaEngine(novelty=novelty), ServeConfig()).test_client().get("/model").text
+        assert ("this is said of 5 %" in text) == said
+
+
 def test_the_csv_says_what_is_unlike_where_the_model_knows() -> None:
     novelty = {"score": "energy", "threshold": -3.0, "false_alarms": 0.05}
     for known, said in ((novelty, ["no", "yes", ""]), ({}, ["", "", ""])):

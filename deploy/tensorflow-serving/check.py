@@ -4,7 +4,7 @@
 
 MODEL is a run, a bundle, or a shipped model's name; URL is grpc://HOST:8500 or http://HOST:8501, and each one that is
 given goes through all questions. What the server says is compared with ONNX Runtime's answers from the same bundle.
-Ends with 0 when all is well, else with 1. Needs `pip install 'darkroom[serve,tf-client]'`.
+Ends with 0 when all is well, else with 1. Needs darkroom with the extras serve and tf-client.
 """
 
 import argparse

@@ -252,7 +252,7 @@ def client(
     from darkroom.client import Client
     from darkroom.engines.prediction import expand
 
-    _require_pictures(images, top)
+    _require_pictures(images, top, after="address")
     paths = expand(images)
     found = Client(url, key=api_key).predict(paths, top=None if as_json else top)
     _print_answers(list(track(found, total=len(paths), what="Asking the server")), as_json=as_json, top=top)
@@ -501,9 +501,9 @@ def _launch(
     app(tokens)
 
 
-def _require_pictures(images: Sequence[str], top: int) -> None:
+def _require_pictures(images: Sequence[str], top: int, *, after: str = "model") -> None:
     if not images:
-        raise UsageError("no pictures are named: give files, folders or patterns after the model")
+        raise UsageError(f"no pictures are named: give files, folders or patterns after the {after}")
     if top < 1:
         raise UsageError(f"--top is {top}: give at least 1")
 

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.message import Message
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,9 +46,9 @@ class Client:
     """A server, and the key that it asks for, if it asks for one."""
 
     def __init__(self, url: str, *, key: str | None = None, sleep: Sleep = time.sleep) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"{url} is no address of a server: give one such as http://127.0.0.1:8000")
+        if not _is_address(url):
+            shown = url.rpartition("@")[2]  # without what may be a password
+            raise UsageError(f"{shown} is no address of a server: give one such as http://127.0.0.1:8000")
         self._url = url.rstrip("/")
         self._headers = {"User-Agent": f"darkroom/{__version__}", "Accept": "application/json"}
         self._headers |= {"Authorization": f"Bearer {key}"} if key else {}
@@ -124,6 +125,10 @@ class Client:
             detail += (
                 f", and sends to {error.headers['Location']}: give that address, if you trust it with the pictures"
             )
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            detail = "it asks for an API key: give --api-key, or set DARKROOM_API_KEY"
+        if error.code == HTTPStatus.NOT_FOUND:
+            detail = "Not Found: give the address of the server alone, without a path"
         trace = error.headers.get("X-Request-Id")
         return ServerError(f"{self._url} answers {error.code}: {detail}" + (f" (request {trace})" if trace else ""))
 
@@ -159,6 +164,16 @@ def answer_of(name: str, entry: Mapping[str, Any]) -> Answer:
     ranked = tuple((str(item["label"]), float(item["probability"])) for item in entry["probabilities"])
     novelty = Novelty(**entry["novelty"]) if "novelty" in entry else None
     return Prediction(name, str(entry["label"]), float(entry["confidence"]), bool(entry["sure"]), ranked, novelty)
+
+
+def _is_address(url: str) -> bool:
+    """Whether it is scheme, host and perhaps a port and a path; a key does not belong there."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return whole and not (parts.query or parts.fragment or parts.username is not None)
 
 
 def _batches(paths: Sequence[Path], limits: Mapping[str, int]) -> Iterator[list[tuple[Path, bytes | str]]]:

@@ -38,7 +38,7 @@ def explain() -> dict[str, Any] | Response:
         raise BadRequest(f"{error}.") from error
     if isinstance(found, Failure):
         return respond(422, found.error)
-    weights = np.round(found.weights, 4).astype(float).tolist()
+    weights = np.round(found.weights.astype(float), 4).tolist()
     box = [round(edge, 6) for edge in found.box]
     return {"name": found.name, "label": found.label, "weights": weights, "box": box}
 

@@ -123,7 +123,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
 
     def received(self, data: bytes) -> int:
         """Take what has come; a request for which there is no room is refused when all of it has come."""
-        if not self.header_plus and data.startswith(TLS):
+        if not self.headers_finished and not self.header_plus and data.startswith(TLS):
             self.completed, self.error = (
                 True,
                 BadRequest("HTTPS came to a port of HTTP: ask for http://, or the proxy."),

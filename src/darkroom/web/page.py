@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, json, render_template, request
 from markdown_it import MarkdownIt
 from markupsafe import Markup
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, Unauthorized
 
 from darkroom.bundle import BundleInfo
 from darkroom.engines.prediction import Answer, Failure
@@ -22,6 +22,9 @@ from darkroom.web.uploads import read_form
 
 BARS = 3
 """Classes shown at once; the others open on demand."""
+
+KEY_WANTED = "This server asks for an API key: type it into the field for it, and try again."
+"""As in darkroom.js."""
 
 OPEN = frozenset({"page.show", "page.answer", "page.about", "page.sample"})
 """All pages; `answer` reads the key, where one is asked for, from the form."""
@@ -45,6 +48,8 @@ def answer() -> tuple[str | Response, int, dict[str, str]]:
         gate().require_key(request.form.get("key"))
         answers = shared.answer(_uploads())
         return _file(answers, request.form.get("as", "")) or _render(answers=answers), 200, {}
+    except Unauthorized:
+        return _render(trouble=KEY_WANTED), 401, {}
     except HTTPException as error:
         return _render(trouble=detail_of(error)), error.code or 500, {}
     except EngineError as error:
@@ -55,7 +60,11 @@ def answer() -> tuple[str | Response, int, dict[str, str]]:
 def about() -> str:
     """The model's card, or what the bundle says of itself where it has none."""
     card = service().papers.card
-    return _render("about.html", card=None if card is None else Markup(rendered(card)))  # noqa: S704  (HTML is off)
+    return _render(
+        "about.html",
+        alarms=alarms_in_words(service().engine.bundle),
+        card=None if card is None else Markup(rendered(card)),
+    )  # noqa: S704  (HTML is off)
 
 
 @blueprint.get("/samples/<int:place>")
@@ -98,9 +107,15 @@ def fact(value: object) -> str:
 
 def unlike_in_words(info: BundleInfo) -> str:
     """What is said of a picture that is unlike those of training, with the rate at which this is a false alarm."""
-    alarms = info.novelty.get("false_alarms")
-    rate = "" if alarms is None else f" Of ordinary pictures this is said of {100 * alarms:.3g} % too."
+    alarms = alarms_in_words(info)
+    rate = f" Of ordinary pictures this is said of {alarms} too." if alarms else ""
     return f"This picture looks unlike those the model was trained on: do not rely on the answer.{rate}"
+
+
+def alarms_in_words(info: BundleInfo) -> str:
+    """The part of validation's pictures that are called unlike those of training; empty where it is not known."""
+    alarms = info.novelty.get("false_alarms")
+    return "" if alarms is None else f"{100 * alarms:.3g} %"
 
 
 def summary_in_words(answers: Sequence[Answer]) -> str:
@@ -149,7 +164,7 @@ def _render(
         "info": info,
         "accuracy": accuracy(info.metrics),
         "limits": shared.limits,
-        "largest_file": megabytes(shared.limits.file_bytes),
+        "largest_file": megabytes(min(shared.limits.file_bytes, shared.limits.request_bytes)),
         "samples": len(shared.papers.samples),
         "unlike": unlike_in_words(info),
         "keys": gate().keys is not None,

@@ -31,6 +31,8 @@ const MOST_TRIES = 4; // of a request that a busy server sends away
 const LONGEST_WAIT = 30; // seconds
 const UNREACHABLE = "The server could not be reached, or the file changed meanwhile.";
 
+const KEY_WANTED = "This server asks for an API key: type it into the field for it, and try again.";
+
 const waiting = []; // jobs {file, card, address, state, tries, answer, map, explaining} not yet sent
 let jobs = []; // all jobs on the page
 let made = 0; // cards so far, which numbers them
@@ -128,7 +130,8 @@ function add(files) {
   jobs.unshift(...added);
   cards.prepend(...added.map((job) => job.card));
   answers.removeAttribute("data-empty");
-  answers.scrollIntoView({ block: "nearest" }); // on a phone they lie below what was touched
+  const narrow = matchMedia("(max-width: 600px)").matches; // there, they lie below what was touched, and fill the screen
+  answers.scrollIntoView({ block: narrow ? "start" : "nearest" });
   for (const job of added) enqueue(job);
   report();
   pump();
@@ -161,6 +164,7 @@ function showPreview({ card, file, address }) {
   const [picture, image] = [part(card, ".picture"), part(card, "img")];
   part(card, ".kind").textContent = kindOf(file.name);
   image.addEventListener("load", () => {
+    part(card, ".kind").hidden = true; // what stands there until then would shine through
     picture.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
     image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) < 100);
   });
@@ -208,7 +212,7 @@ async function send(batch) {
     if (isBusy(response) && batch.every((job) => ++job.tries < MOST_TRIES)) return await comeBack(batch, response);
     const content = await response.json();
     if (response.ok) batch.forEach((job, place) => show(job, content.predictions[place]));
-    else for (const job of batch) showFailure(job, content.detail, { again: mayBetter(response) });
+    else for (const job of batch) showFailure(job, wrong(response, content), { again: mayBetter(response) });
   } catch {
     for (const job of batch) showFailure(job, UNREACHABLE, { again: true });
   }
@@ -232,6 +236,10 @@ function isBusy(response) {
 
 function mayBetter(response) {
   return response.status >= 500 || response.status === 429 || response.status === 401;
+}
+
+function wrong(response, content) {
+  return response.status === 401 ? KEY_WANTED : content.detail;
 }
 
 function credentials() {
@@ -269,7 +277,7 @@ async function explain(job, tries = 1) {
     }
     const content = await response.json();
     if (response.ok) keepMap(job, content);
-    else tellOfMap(job, content.detail);
+    else tellOfMap(job, wrong(response, content));
   } catch {
     tellOfMap(job, UNREACHABLE);
   }
