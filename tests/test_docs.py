@@ -33,8 +33,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 OF_OTHERS = {"--nproc-per-node", "--max-restarts", "--node-rank", "--master-addr", "--master-port"}
 OF_OTHERS |= {"--rdzv-backend", "--rdzv-"}
-OF_OTHERS |= {"--build"}
-"""Options of torchrun and of docker compose."""
+OF_OTHERS |= {"--build", "--no-deps"}
+"""Options of torchrun, of docker compose and of pip."""
 
 
 RECORD = re.compile(r"benchmarks/results/[\w.-]+\.json")

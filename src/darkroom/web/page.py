@@ -60,11 +60,8 @@ def answer() -> tuple[str | Response, int, dict[str, str]]:
 def about() -> str:
     """The model's card, or what the bundle says of itself where it has none."""
     card = service().papers.card
-    return _render(
-        "about.html",
-        alarms=alarms_in_words(service().engine.bundle),
-        card=None if card is None else Markup(rendered(card)),
-    )  # noqa: S704  (HTML is off)
+    shown = None if card is None else Markup(rendered(card))  # noqa: S704  (HTML is off)
+    return _render("about.html", alarms=alarms_in_words(service().engine.bundle), card=shown)
 
 
 @blueprint.get("/samples/<int:place>")
