@@ -252,11 +252,31 @@ def test_addresses_that_are_none_are_refused(url: str) -> None:
         Client(url)
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://x:99999", "http://x?a", "http://x#a", "http://me:secret@x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://x:99999",
+        "http://x?a",
+        "http://x#a",
+        "http://x/?",
+        "http://me:secret@x",
+        "http://x?secret",
+    ],
+)
 def test_addresses_with_too_much_are_refused_and_repeat_no_password(url: str) -> None:
     with pytest.raises(UsageError, match="no address of a server") as caught:
         Client(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_key_keeps_no_space_around_it_and_is_never_shown(engine: Engine, tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys", "me")
+    with serving(engine, api_keys=tmp_path / "keys") as server:
+        assert Client(server.url, key=f"{key}\r\n").model()["name"]
+    with pytest.raises(UsageError, match="characters that no key has") as caught:
+        Client("http://x", key="sec\nret")
+    assert "sec" not in str(caught.value)
 
 
 def test_https_to_a_server_of_http_is_told_at_once(engine: Engine) -> None:

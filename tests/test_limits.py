@@ -147,7 +147,8 @@ def test_the_page_asks_for_the_key_and_takes_it(guarded: FlaskClient, key: str) 
         assert response.status_code == status
         assert response.content_type.startswith("text/html")
         assert ('data-state="answered"' in response.text) == (status == 200)
-        assert ("asks for an API key" in response.text) == (status == 401)
+        assert ("API key: type" in response.text) == (status == 401)
+        assert ("does not know that" in response.text) == (sent == "wrong")
 
 
 def test_the_description_asks_for_the_key(guarded: FlaskClient) -> None:

@@ -505,3 +505,39 @@ def test_large_jobs_and_results_that_cross_do_not_block_each_other(folder: Path)
         with ThreadPoolExecutor(8) as threads:
             asked = [threads.submit(engine.look, contents, NO_BOUNDS) for _ in range(8)]
             assert all(future.result(120) == contents for future in asked)
+
+
+GREEDY = """
+import os, sys
+from darkroom.engines.worker import put
+put(sys.stdout.buffer, None)
+sys.stdin.buffer.read(1000)
+os._exit(9)
+"""
+"""A worker that dies while it reads a job."""
+
+
+def test_a_job_that_ends_processes_by_being_read_is_given_up(folder: Path) -> None:
+    with with_program(folder, GREEDY) as engine:
+        [error] = engine.look([bytes(10_000_000)], NO_BOUNDS)
+        assert str(error) == "has ended the process that worked on it, 3 times in a row"
+
+
+@needs_signals
+def test_behind_the_pictures_of_a_request_of_several_none_is_put(
+    pooled: PooledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read one after the other, so that a slow one would hold up who waits behind a quick one."""
+    monkeypatch.setattr(pools, "SHORT", 60)
+    with ThreadPoolExecutor(2) as threads:
+        for process in processes(pooled):
+            os.kill(process.pid, signal.SIGSTOP)
+        team = threads.submit(predict_pictures, pooled, [("a", RED), ("b", RED)])
+        await_that(lambda: lines(pooled) == [1, 1])
+        single = threads.submit(predict_pictures, pooled, [("x", RED)])
+        await_that(lambda: len(pooled._waiting) == 1)
+        assert lines(pooled) == [1, 1]
+        for process in processes(pooled):
+            os.kill(process.pid, signal.SIGCONT)
+        assert len(team.result(30)) == 2
+        assert len(single.result(30)) == 1

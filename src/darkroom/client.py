@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import secrets
 import time
 import urllib.error
@@ -47,8 +48,12 @@ class Client:
 
     def __init__(self, url: str, *, key: str | None = None, sleep: Sleep = time.sleep) -> None:
         if not _is_address(url):
-            shown = url.rpartition("@")[2]  # without what may be a password
-            raise UsageError(f"{shown} is no address of a server: give one such as http://127.0.0.1:8000")
+            raise UsageError(
+                f"{_without_secrets(url)!r} is no address of a server: give one such as http://127.0.0.1:8000"
+            )
+        key = key.strip() if key else key
+        if key and not (key.isascii() and key.isprintable()):
+            raise UsageError("the API key has characters that no key has: give it as `darkroom key` printed it")
         self._url = url.rstrip("/")
         self._headers = {"User-Agent": f"darkroom/{__version__}", "Accept": "application/json"}
         self._headers |= {"Authorization": f"Bearer {key}"} if key else {}
@@ -125,10 +130,12 @@ class Client:
             detail += (
                 f", and sends to {error.headers['Location']}: give that address, if you trust it with the pictures"
             )
-        if error.code == HTTPStatus.UNAUTHORIZED:
+        if error.code == HTTPStatus.UNAUTHORIZED and "Authorization" not in self._headers:
             detail = "it asks for an API key: give --api-key, or set DARKROOM_API_KEY"
-        if error.code == HTTPStatus.NOT_FOUND:
-            detail = "Not Found: give the address of the server alone, without a path"
+        if error.code == HTTPStatus.UNAUTHORIZED and "Authorization" in self._headers:
+            detail = "it does not accept this API key"
+        if error.code == HTTPStatus.NOT_FOUND and urlsplit(self._url).path:
+            detail += ": is there a path in the address that does not belong there?"
         trace = error.headers.get("X-Request-Id")
         return ServerError(f"{self._url} answers {error.code}: {detail}" + (f" (request {trace})" if trace else ""))
 
@@ -173,7 +180,12 @@ def _is_address(url: str) -> bool:
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return whole and not (parts.query or parts.fragment or parts.username is not None)
+    return whole and parts.username is None and not re.search(r"[?#\s]", url)
+
+
+def _without_secrets(url: str) -> str:
+    """As much of an address as may be shown: what stands before @, or behind ? and #, may be a password or a key."""
+    return re.split(r"[?#]", url.rpartition("@")[2])[0]
 
 
 def _batches(paths: Sequence[Path], limits: Mapping[str, int]) -> Iterator[list[tuple[Path, bytes | str]]]:

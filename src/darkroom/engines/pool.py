@@ -80,7 +80,11 @@ class PooledEngine(Engine):
         self._workers: set[_Worker] = set()
         self._closed = False
         self._restarts = 0
-        threading.Thread(target=self._restart_lost, name="restart", daemon=True).start()
+        self._restarters = [
+            threading.Thread(target=self._restart_lost, name="restart", daemon=True) for _ in range(workers)
+        ]
+        for thread in self._restarters:
+            thread.start()
 
     @classmethod
     def open(cls, folder: Path, workers: int) -> "PooledEngine":
@@ -125,7 +129,8 @@ class PooledEngine(Engine):
             for worker in workers:
                 worker.end()
                 worker.open_gates()
-        self._lost.put(False)
+        for _ in self._restarters:
+            self._lost.put(False)
 
     def watched(self) -> Mapping[str, tuple[str, Callable[[], float]]]:
         """Numbers worth watching: what each is, and how it is read."""
@@ -165,6 +170,7 @@ class PooledEngine(Engine):
         try:
             for turn, place, _ in team:
                 turn.is_small = _is_small(jobs[place])
+                turn.may_be_followed = turn.is_small and len(team) == 1  # of a team, one is read after the other
                 turn.has_arrived = turn.worker.send(jobs[place])
                 if turn.has_arrived:
                     self._told(turn.worker)
@@ -248,29 +254,23 @@ class PooledEngine(Engine):
     def _outcome(self, turn: "_Turn", job: Job, attempt: int) -> tuple[int, tuple[bool, Any] | None]:
         """The next attempt, and what has come of this one; None where another process is to try."""
         worker = turn.worker
-        if not self._comes(turn):
+        turn.gate.acquire()
+        if worker not in self._workers:  # another thread has ended it, which did not mean this job
             return attempt, None
-        outcome = worker.receive()
+        outcome = worker.receive() if turn.has_arrived else None
         if outcome is not None:
             self._finish(turn)
             return attempt, outcome
-        if worker not in self._workers:  # another thread has ended it, which did not mean this job
+        if worker not in self._workers:  # as above
             return attempt, None
         code, bounds = self._replace(worker), job[1][-1]
+        if not turn.has_arrived and turn.is_small:  # it had died before; of a large job it may have died in reading
+            return attempt, None
         if code == ALARM and isinstance(bounds, Bounds) and bounds.max_seconds is not None:
             return attempt, (True, too_slow(bounds.max_seconds))
         if attempt < ATTEMPTS:
             return attempt + 1, None
         return attempt, (True, ImageError(f"has ended the process that worked on it, {ATTEMPTS} times in a row"))
-
-    def _comes(self, turn: "_Turn") -> bool:
-        """Wait until a turn comes; False where its process will not do the job, which is not the job's fault."""
-        turn.gate.acquire()
-        if turn.worker not in self._workers:
-            return False
-        if not turn.has_arrived:  # the process died while it had nothing to do
-            self._replace(turn.worker)
-        return turn.has_arrived
 
     def _start(self) -> "_Worker":
         worker = _Worker(self._command)
@@ -290,16 +290,17 @@ class PooledEngine(Engine):
             self._workers.discard(worker)
             self._restarts += is_known
             worker.open_gates()
+        if is_known:
+            self._lost.put(True)
         code = worker.end()
         if is_known:
             log.warning("a worker process ended with exit code %d and is started again", code)
-            self._lost.put(True)
         return code
 
     def _restart_lost(self) -> None:
         """Start processes in the place of those that died, until the engine is closed.
 
-        In one thread that is there from the beginning: a system that is short of something may start none later.
+        In threads that are there from the beginning: a system that is short of something may start none later.
         """
         while self._lost.get():
             self._restart()
@@ -336,8 +337,8 @@ class _Turn:
 
     def __init__(self, worker: "_Worker") -> None:
         self.worker = worker
-        self.is_small = False
-        """Whether the job is; known from when it is written."""
+        self.is_small = self.may_be_followed = False
+        """Whether the job is small, and whether another one may be put behind it; known from when it is written."""
         self.gate = threading.Lock()
         """Open to the first of the line, who reads what the process answers."""
         self.has_arrived = False
@@ -372,7 +373,7 @@ class _Worker:
 
     def is_soon_done(self) -> bool:
         """Whether the job that it has is likely to be."""
-        return self.line[0].is_small and time.monotonic() - self.begun < SHORT
+        return self.line[0].may_be_followed and time.monotonic() - self.begun < SHORT
 
     def join(self) -> _Turn:
         """A turn at the end of the line, whose owner is to write the job next."""
@@ -419,7 +420,7 @@ class _Worker:
         self._process.kill()
         code = self._process.wait()
         for pipe in (self._jobs, self._results):
-            with suppress(OSError):  # what was not written any more
+            with suppress(OSError, ValueError):  # what was not written any more, or another thread that does the same
                 pipe.close()
         return code
 

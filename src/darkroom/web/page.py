@@ -24,6 +24,7 @@ BARS = 3
 """Classes shown at once; the others open on demand."""
 
 KEY_WANTED = "This server asks for an API key: type it into the field for it, and try again."
+KEY_UNKNOWN = "This server does not know that API key: type another one, and try again."
 """As in darkroom.js."""
 
 OPEN = frozenset({"page.show", "page.answer", "page.about", "page.sample"})
@@ -49,7 +50,7 @@ def answer() -> tuple[str | Response, int, dict[str, str]]:
         answers = shared.answer(_uploads())
         return _file(answers, request.form.get("as", "")) or _render(answers=answers), 200, {}
     except Unauthorized:
-        return _render(trouble=KEY_WANTED), 401, {}
+        return _render(trouble=KEY_UNKNOWN if request.form.get("key") else KEY_WANTED), 401, {}
     except HTTPException as error:
         return _render(trouble=detail_of(error)), error.code or 500, {}
     except EngineError as error:

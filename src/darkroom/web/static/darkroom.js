@@ -32,6 +32,7 @@ const LONGEST_WAIT = 30; // seconds
 const UNREACHABLE = "The server could not be reached, or the file changed meanwhile.";
 
 const KEY_WANTED = "This server asks for an API key: type it into the field for it, and try again.";
+const KEY_UNKNOWN = "This server does not know that API key: type another one, and try again.";
 
 const waiting = []; // jobs {file, card, address, state, tries, answer, map, explaining} not yet sent
 let jobs = []; // all jobs on the page
@@ -239,7 +240,8 @@ function mayBetter(response) {
 }
 
 function wrong(response, content) {
-  return response.status === 401 ? KEY_WANTED : content.detail;
+  if (response.status === 401) return key?.value ? KEY_UNKNOWN : KEY_WANTED;
+  return content.detail;
 }
 
 function credentials() {
