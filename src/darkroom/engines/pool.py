@@ -6,6 +6,7 @@ it was asked is asked anew of another, so that nothing is lost with it.
 """
 
 import logging
+import os
 import pickle
 import queue
 import signal
@@ -56,6 +57,10 @@ START_SECONDS = 120.0
 
 ALARM = -signal.SIGALRM if hasattr(signal, "SIGALRM") else HUNG
 """The exit code of a process whose decoder did not end in time."""
+
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**23)}
+"""Bytes from which glibc asks the system for a block of its own, and how much it keeps: else it raises the former with
+each large picture, whose holes in the heap then stay."""
 
 LOST = (EOFError, OSError, ValueError, pickle.UnpicklingError)
 """What reading from a process raises that has died, or was ended by another thread."""
@@ -357,7 +362,9 @@ class _Worker:
         """Whether the last of the line may not have written its job yet: who comes next must wait with theirs."""
         self.begun = 0.0
         """When the first of the line became that; `time.monotonic`."""
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  (ours)
+        self._process = subprocess.Popen(  # noqa: S603  (ours)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**MALLOC, **os.environ}
+        )
         self._jobs = cast(BinaryIO, self._process.stdin)
         self._results = cast(BinaryIO, self._process.stdout)
 
