@@ -544,7 +544,7 @@ def test_behind_the_pictures_of_a_request_of_several_none_is_put(
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes by /proc")
-def test_processes_give_back_what_large_pictures_took(shared: PooledEngine) -> None:
+def test_processes_have_a_fixed_bound_from_which_blocks_are_given_back(shared: PooledEngine) -> None:
     for process in processes(shared):
         environment = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
         assert {f"{name}={value}" for name, value in pools.MALLOC.items()} <= {*environment}

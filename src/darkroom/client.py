@@ -130,10 +130,10 @@ class Client:
             detail += (
                 f", and sends to {error.headers['Location']}: give that address, if you trust it with the pictures"
             )
-        if error.code == HTTPStatus.UNAUTHORIZED and "Authorization" not in self._headers:
-            detail = "it asks for an API key: give --api-key, or set DARKROOM_API_KEY"
         if error.code == HTTPStatus.UNAUTHORIZED and "Authorization" in self._headers:
             detail = "it does not accept this API key"
+        elif error.code == HTTPStatus.UNAUTHORIZED:
+            detail = "it asks for an API key: give --api-key, or set DARKROOM_API_KEY"
         if error.code == HTTPStatus.NOT_FOUND and urlsplit(self._url).path:
             detail += ": is there a path in the address that does not belong there?"
         trace = error.headers.get("X-Request-Id")
