@@ -24,6 +24,9 @@ from PIL import Image
 import bundles
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
+from darkroom.engines.decoding import Bounds
+from darkroom.engines.worker import WorkerEngine
+from darkroom.errors import ImageError
 from darkroom.web import create_app
 from pictures import bomb, broken_files, noisy, png_chunk
 from serving import RED, upload
@@ -100,6 +103,21 @@ def test_ten_thousand_broken_pictures_leave_memory_as_it_was(client: FlaskClient
         ask_all(client, contents)
     assert resident_megabytes() < before + 40
     assert ask_all(client, [RED]) == 1
+
+
+def test_broken_pictures_leave_nothing_that_waits_for_the_garbage_collector(folder: Path) -> None:
+    """As long as it does not come by, a worker would grow with each of them."""
+    halves = [content[: len(content) // 2] for content in map(whole, FORMATS)]
+    contents = [*halves, *broken_files().values()]
+    with WorkerEngine.open(folder, threads=1) as engine:
+        engine.read(contents, Bounds())  # what is imported then leaves something, once
+        gc.collect()
+        gc.disable()
+        try:
+            assert sum(isinstance(one, ImageError) for one in engine.read(contents, Bounds())) > len(FORMATS)
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
 
 
 # ---- bombs ----

@@ -33,7 +33,7 @@ def decode_picture(content: Content, preprocessing: Preprocessing, bounds: Bound
     try:
         return load(content, preprocessing, max_pixels=bounds.max_pixels, max_seconds=bounds.max_seconds)
     except ImageError as error:
-        return error
+        return ImageError(str(error))  # whose traceback holds what was decoded, in a circle that is long not collected
 
 
 def decode_pictures(contents: Sequence[Content], preprocessing: Preprocessing, bounds: Bounds) -> list[Decoded]:
