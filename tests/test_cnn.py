@@ -183,6 +183,16 @@ def test_a_mirrored_convolution_by_hand(stride: int) -> None:
     torch.testing.assert_close(layer.written_out()(picture), features)
 
 
+def test_what_is_written_out_holds_no_pooling_that_exporters_lack() -> None:
+    """PyTorch 2.11 exports no adaptive max pooling as ONNX."""
+    torch.manual_seed(0)
+    network = cnn.build(cnn.design(image_size=16, classes=3, pictures=100, width=0.25)).eval()
+    pictures = 255 * torch.rand(4, 3, 16, 16)
+    expected = network(pictures)
+    assert torch.equal(cnn.written_out(network)(pictures), expected)
+    assert not [module for module in network.modules() if isinstance(module, torch.nn.AdaptiveMaxPool2d)]
+
+
 @pytest.mark.parametrize(("size", "stem"), [(8, "convolution"), (17, "whitening")])
 def test_mirror_images_have_the_same_features_in_exchanged_halves(size: int, stem: str) -> None:
     """Exactly, where no size is odd: 8, 4, 2 pixels, and behind a whitening stem 16, 8, 4."""

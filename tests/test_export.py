@@ -219,6 +219,17 @@ def test_a_graph_that_differs_a_little_is_refused(copied: Finished, monkeypatch:
     refuse(copied, ExportError, r"probabilities differ by .*, 0.0001 allowed")
 
 
+def test_what_the_exporter_lacks_is_named() -> None:
+    """Its own error says the same whatever it is."""
+
+    class Unknown(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(pixels.float())
+
+    with pytest.raises(ExportError, match=r"PyTorch cannot export this network: .*bessel_j0"):
+        to_onnx(Unknown(), 8)
+
+
 def test_every_batch_size_is_compared(exported: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that is wrong for one number of pictures only, as one with a batch baked into it would be."""
 

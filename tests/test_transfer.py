@@ -75,7 +75,7 @@ def fresh(given: str, *, random_weights: bool = False) -> backbones.Backbone:
 
 def last(run: Run, part: str = "network") -> dict[str, torch.Tensor]:
     """Weights at the end of the training, be they the chosen ones or not."""
-    weights: dict[str, torch.Tensor] = torch.load(run.checkpoint, weights_only=True)[part]
+    weights: dict[str, torch.Tensor] = torch.load(run.checkpoint, map_location="cpu", weights_only=True)[part]
     return weights
 
 

@@ -128,10 +128,17 @@ def to_onnx(deployed: nn.Module, side: int) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # the exporter's own errors share no base with others
-        raise ExportError(f"PyTorch cannot export this network: {' '.join(str(error).split())[:300]}") from error
+        raise ExportError(f"PyTorch cannot export this network: {_root(error)}") from error
     if program is None:
         raise ExportError("PyTorch exported no ONNX graph: install the versions of constraints.txt")
     return _without_origin(program.model_proto)
+
+
+def _root(error: BaseException) -> str:
+    """What an error came from, in a line: the exporter's own words are the same for all of them."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _without_origin(model: Any) -> bytes:

@@ -153,12 +153,23 @@ class Mirrored(nn.Conv2d):
         return plain
 
 
+class GlobalMaxPool2d(nn.Module):
+    """The same as `nn.AdaptiveMaxPool2d(1)`, but for gradients, in an operator that PyTorch 2.11 can export, too."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 1, 1)."""
+        return features.amax((2, 3), keepdim=True)
+
+
 def written_out(network: nn.Module) -> nn.Module:
-    """Replace mirrored convolutions by ordinary ones, in place: for those who run the network and do not train it."""
+    """Replace mirrored convolutions by ordinary ones, and maxima by plain ones, in place: for those who run the network
+    and do not train it."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Mirrored):
                 setattr(parent, name, child.written_out())
+            elif isinstance(child, nn.AdaptiveMaxPool2d) and child.output_size == 1:
+                setattr(parent, name, GlobalMaxPool2d())
     return network
 
 
