@@ -80,18 +80,22 @@ def test_a_refit_is_told_everywhere(contents: dict[str, Any], reported_run: Repo
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("mistakes", "changes", "said"),
     [
-        ({"there": 4, "back": 0}, "cat taken for dog"),
-        ({"there": 4, "back": 1}, "cat and dog taken for each other"),
-        ({"there": 1, "back": 0, "n": 1, "stands_out": False}, ""),
+        (9, {"there": 4, "back": 0}, "cat taken for dog"),
+        (9, {"there": 4, "back": 1}, "cat and dog taken for each other"),
+        (9, {"there": 1, "back": 0, "n": 1, "stands_out": False}, ""),
+        (1, {"there": 1, "back": 0, "n": 1, "stands_out": False}, ""),
     ],
 )
-def test_what_is_confused_is_told_one_way_or_both(contents: dict[str, Any], changes: dict[str, Any], said: str) -> None:
+def test_what_is_confused_is_told_one_way_or_both(
+    contents: dict[str, Any], mistakes: int, changes: dict[str, Any], said: str
+) -> None:
+    contents["insights"]["mistakes"]["n"] = mistakes
     contents["insights"]["confused"]["both"] |= {"one": "cat", "other": "dog", "n": 5, "stands_out": True, **changes}
     assert wrong(Facts(contents)) == said
     for words in (read(contents), shown(contents)):
-        assert ("no two classes stand out" in words) == (not said)
+        assert ("no two classes stand out" in words) == (not said and mistakes > 1)
         assert ("taken for each other" in words) == ("each other" in said)
 
 

@@ -121,8 +121,13 @@ class Talk(Making):
             return "No picture was put into a wrong class."
         pair = wrong(self.facts, "is ")
         if not pair:
-            return f"{self.tell('insights.mistakes.n', 'mistakes')}, among which no two classes stand out."
+            return f"{self._mistakes()}."
         return f"{pair}: {self.tell('insights.confused.both.share', 'percent')} of all mistakes."
+
+    def _mistakes(self) -> str:
+        """How many there are, where no two classes stand out."""
+        told = self.tell("insights.mistakes.n", "mistakes")
+        return told if self.value("insights.mistakes.n") == 1 else f"{told}, among which no two classes stand out"
 
     def metrics(self) -> None:
         """All metrics with intervals."""
@@ -169,7 +174,7 @@ class Talk(Making):
         if not self.has("insights.confused.both"):
             return
         tell, wrongs = self.tell, self.tell("insights.mistakes.n", "count")
-        title = self._confused() or f"{tell('insights.mistakes.n', 'mistakes')}, among which no two classes stand out"
+        title = self._confused() or self._mistakes()
         slide = self.deck.slide(
             title,
             notes=(f"In full, {wrong(self.facts, 'is ')}. " if wrong(self.facts) else "")
