@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from darkroom import workflow
 from darkroom.bundle import Bundle
 from darkroom.comparison.folder import Ablation, Comparison, Study
-from darkroom.config import DataConfig, TrainConfig
+from darkroom.config import DataConfig, ExportConfig, TrainConfig
 from darkroom.data.dataset import reopen
 from darkroom.data.storage import locked
 from darkroom.errors import BundleError, DataError, ModelError, RunError, UsageError
@@ -137,6 +138,15 @@ def test_weights_that_are_lost_come_back_from_the_checkpoint(copied: Finished) -
     copied.run.weights.unlink()
     workflow.train(str(copied.data), copied.run, data_config=copied.config, config=TrainConfig(), resume=True)
     assert copied.run.weights.read_bytes() == weights
+
+
+def test_who_lacks_tensorflow_learns_it_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.delitem(sys.modules, "darkroom.export.tensorflow_runtime", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="tensorflow"):
+        workflow.export(Run(tmp_path / "none"), config=ExportConfig(format="saved-model"))
 
 
 @pytest.mark.slow

@@ -234,6 +234,8 @@ def export(
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
 
     launch.refuse_several("export")
+    if config.format == "saved-model":
+        import darkroom.export.tensorflow_runtime  # noqa: F401  (who lacks TensorFlow learns it before anything is read)
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
     _use_threads(run)
