@@ -40,6 +40,9 @@ SILENT_SECONDS = 10
 FRESH_SECONDS = 1.0
 """When stopping, a connection as young as this may still be about to send its request."""
 
+CHUNK = 65_536
+"""Bytes that are read at once: with fewer, a photograph takes hundreds of turns of the loop."""
+
 LARGEST_HEAD = 32_768
 """Bytes of a request's line and headers."""
 
@@ -478,6 +481,7 @@ def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
     never = 2**62  # what is held in memory is bounded elsewhere; no temporary files, no thread that waits for a reader
     return Adjustments(
         threads=threads_of(settings),
+        recv_bytes=CHUNK,
         max_request_body_size=limits.request_bytes,
         max_request_header_size=LARGEST_HEAD,
         inbuf_overflow=never,
