@@ -22,6 +22,7 @@ class Request:
     path: str
     body: bytes
     expected: bytes = b""
+    status: int = 200
 
     @property
     def headers(self) -> dict[str, str]:
@@ -137,7 +138,7 @@ async def ask(
         return None
     if status in (429, 503):
         tally.refused += 1
-    elif status != 200 or request.expected not in content:
+    elif status != request.status or request.expected not in content:
         tally.wrong += 1
     else:
         tally.seconds.append(time.perf_counter() - begun)

@@ -38,6 +38,9 @@ OURS_TO_GIVE = ("--out", "--overwrite", "--resume", "--seed")
 LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 """Processes that wanted to run in the minute before the script began: well below 1 where nothing else ran."""
 
+ORIGIN = provenance()
+"""From when the script began: what is committed meanwhile is not what is measured."""
+
 
 def processor_only() -> None:
     """Hide graphics cards from this process and those that it starts, so that all contestants have the same cores."""
@@ -95,7 +98,7 @@ def command_line(script: str, arguments: Sequence[str]) -> str:
 
 def write_results(target: Path, *, script: str, arguments: Sequence[str], content: Mapping[str, Any]) -> None:
     """Write a file of results with command, time, versions, machine and commit, and say where it lies."""
-    origin = {"command": command_line(script, arguments), **provenance(), "load_before": LOAD}
+    origin = {"command": command_line(script, arguments), **ORIGIN, "load_before": LOAD}
     versions = origin["versions"] | content.get("versions", {})
     files.write_json(target, {**origin, **content, "versions": versions})
     say(f"written: {target}")

@@ -35,7 +35,7 @@ from load_generator import BOUNDARY, Request, Tally, multipart, saturate
 from measuring import argument_parser, launch, short_name, write_results
 from served_speed import descendants, free_port, resident
 
-PATH = "/api/v1/predict"
+PATH, MAP_PATH = "/api/v1/predict", "/api/v1/explain"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 WARM_SECONDS = 60.0
 """Before memory counts: allocators and caches fill."""
@@ -140,14 +140,15 @@ def report(rate: float, tally: Tally, watch: Watch, stopped: int) -> dict[str, A
 
 
 def bodies() -> list[tuple[str, bytes]]:
-    """Path and body of each kind of request: good pictures, larger ones, broken ones, and several in one form."""
+    """Path and body of each kind of request: pictures, larger ones, broken ones, several in one form, and maps."""
     generator = np.random.default_rng(0)
     pictures = [drawn(generator, kind, side) for kind in FORMATS for side in (32, 200)]
     pictures += [drawn(generator, "JPEG", 1500), drawn(generator, "PNG", 700)]
     broken = [hurt(generator, picture) for picture in pictures for _ in range(2)]
     several = b"".join(part(f"{place}.bin", one) for place, one in enumerate([*pictures[:4], *broken[:4]]))
     forms = [multipart(one) for one in (*pictures, *pictures, *broken)]
-    return [(PATH, form) for form in (*forms, several + f"--{BOUNDARY}--\r\n".encode())]
+    kinds = [(PATH, form) for form in (*forms, several + f"--{BOUNDARY}--\r\n".encode())]
+    return [*kinds, (MAP_PATH, multipart(pictures[0])), (MAP_PATH, multipart(broken[-1]))]
 
 
 def drawn(generator: np.random.Generator, kind: str, side: int) -> bytes:
@@ -180,9 +181,9 @@ def known(port: int, path: str, body: bytes) -> Request:
         connection.request("POST", path, body=body, headers=request.headers)
         response = connection.getresponse()
         content = response.read()
-    if response.status != 200:
+    if response.status not in (200, 422):
         raise DarkroomError(f"the server answers {response.status} to a request of the benchmark: {content[:200]!r}")
-    return Request(path, body, content)
+    return Request(path, body, content, response.status)
 
 
 def wait_until_alive(process: subprocess.Popen[bytes], port: int) -> None:

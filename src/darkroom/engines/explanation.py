@@ -51,7 +51,7 @@ def explain(
         raise UsageError(f"the model knows no class {label!r}: give one of its {len(classes)} classes")
     [pixels] = engine.read([content], bounds)
     if isinstance(pixels, ImageError):
-        raise pixels
+        raise ImageError(str(pixels))  # the traceback of `pixels` itself would hold this frame, and so the file
     hidden = squares(pixels.shape[0], pixels.shape[1])  # (S, h, w) cells
     logits = engine.logits(np.concatenate([pixels[None], _hide(pixels, hidden)]))
     place = int(logits[0].argmax()) if label is None else classes.index(label)

@@ -135,9 +135,9 @@ def to_onnx(deployed: nn.Module, side: int) -> bytes:
 
 
 def _root(error: BaseException) -> str:
-    """What an error came from, in a line: the exporter's own words are the same for all of them."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
+    """What an error was raised from, in a line: the exporter's own words are the same for all of them."""
+    while error.__cause__:
+        error = error.__cause__
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

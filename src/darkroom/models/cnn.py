@@ -154,7 +154,7 @@ class Mirrored(nn.Conv2d):
 
 
 class GlobalMaxPool2d(nn.Module):
-    """The same as `nn.AdaptiveMaxPool2d(1)`, but for gradients, in an operator that PyTorch 2.11 can export, too."""
+    """As `nn.AdaptiveMaxPool2d(1)`, in an operator that PyTorch 2.11 exports, too; equal maxima share the gradient."""
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, 1, 1)."""
@@ -162,8 +162,8 @@ class GlobalMaxPool2d(nn.Module):
 
 
 def written_out(network: nn.Module) -> nn.Module:
-    """Replace mirrored convolutions by ordinary ones, and maxima by plain ones, in place: for those who run the network
-    and do not train it."""
+    """Replace mirrored convolutions and global max pooling by what is exported everywhere, in place: for those who run
+    the network and do not train it."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Mirrored):
