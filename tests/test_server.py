@@ -1,5 +1,6 @@
 """The server that carries the web app through sockets."""
 
+import gc
 import http.client
 import json
 import os
@@ -121,6 +122,17 @@ def test_serve_says_where_it_is_and_ends_on_signals(folder: Path, host: str, num
     assert rest.endswith("stopped\n")
     assert "Traceback" not in rest
     assert ("opens it to the network" in rest) == (host == "0.0.0.0")  # noqa: S104
+
+
+def test_the_garbage_collector_passes_over_what_was_there_before(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[int] = []
+    monkeypatch.setattr(Server, "run", lambda server: (frozen.append(gc.get_freeze_count()), server.close()))
+    settings = ServeConfig(port=0)
+    serve(create_app(engine, settings), settings)
+    assert frozen[0] > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_serve_in_a_thread_leaves_signals_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
