@@ -128,14 +128,22 @@ def test_broken_pictures_leave_nothing_that_waits_for_the_garbage_collector(fold
 
 def test_a_broken_picture_to_explain_leaves_nothing_of_the_kind(folder: Path) -> None:
     """Else the server would hold uploads that it counts no more."""
-    with OnnxRuntimeEngine.open(folder) as engine, uncollected(), pytest.raises(ImageError):
-        explain(engine, "x", b"broken")
+    with OnnxRuntimeEngine.open(folder) as engine:
+        engine.read([b"broken"], Bounds())  # imports something, too
+        with uncollected(), pytest.raises(ImageError):
+            explain(engine, "x", b"broken")
+
+
+def test_nor_does_what_an_engine_refuses(folder: Path) -> None:
+    with PooledEngine.open(folder, 1) as engine, uncollected(), pytest.raises(RuntimeError, match="in a worker"):
+        engine._results([("nothing", ([b"picture"], Bounds()))])
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Nothing may be left to the garbage collector."""
     gc.collect()
+    gc.collect()  # what finalizers of the first left
     gc.disable()
     try:
         yield

@@ -12,11 +12,12 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from flask import request
 
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
 from darkroom.web import create_app, listener, readiness
-from darkroom.web.listener import Memory
+from darkroom.web.listener import MOST_AHEAD, Memory
 from darkroom.web.proxies import Proxy
 from darkroom.web.server import Server
 from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving, until
@@ -522,6 +523,26 @@ def test_stopping_waits_for_so_long_only(gated: GatedEngine) -> None:
         assert not thread.is_alive()
         assert time.monotonic() - begun < 10
         gated.gate.set()
+
+
+def test_requests_that_come_at_once_are_bounded(engine: Engine) -> None:
+    """Thousands fit into one piece, and each answer that is not taken would be held."""
+    with serving(engine) as server, closing(connect(server)) as connection:
+        connection.sendall(b"GET /static/darkroom.js HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        answers = received(connection)
+    assert answers.count(b"HTTP/1.1 200 OK") == MOST_AHEAD + 1
+    assert answers.count(b"HTTP/1.1 503 Service Unavailable") == 1
+    assert answers.endswith(b'"detail": "Too many requests came at once on one connection."}')
+
+
+def test_answers_that_are_not_taken_keep_no_file_open(engine: Engine) -> None:
+    """waitress would hold the file itself until it is sent."""
+    settings, wrappers = ServeConfig(port=0), []
+    app = create_app(engine, settings)
+    app.before_request(lambda: wrappers.append(request.environ.get("wsgi.file_wrapper")))
+    with running(app, settings) as server:
+        assert fetch(server, "GET", "/static/darkroom.js")[0].status == 200
+    assert wrappers == [None]
 
 
 def test_an_idle_server_stops_at_once(engine: Engine) -> None:

@@ -97,6 +97,7 @@ def test_what_is_confused_is_told_one_way_or_both(
     for words in (read(contents), shown(contents)):
         assert ("no two classes stand out" in words) == (not said and mistakes > 1)
         assert ("taken for each other" in words) == ("each other" in said)
+    assert ("1 mistake" in shown(contents)) == (not said and mistakes == 1)
 
 
 @pytest.mark.parametrize(

@@ -234,8 +234,8 @@ def export(
     from darkroom.evaluation.evaluate import evaluate as evaluate_split
 
     launch.refuse_several("export")
-    if config.format == "saved-model":
-        import darkroom.export.tensorflow_runtime  # noqa: F401  (who lacks TensorFlow learns it before anything is read)
+    if config.format == "saved-model" and find_spec("tensorflow") is None:  # said before anything is read
+        raise ModuleNotFoundError("TensorFlow is missing", name="tensorflow")
     dataset = dataset or reopen(run, data_config)
     _require_finished(run)
     _use_threads(run)

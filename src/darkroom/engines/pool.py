@@ -163,7 +163,7 @@ class PooledEngine(Engine):
                     outcomes[place] = outcome
         for is_good, value in outcomes.values():
             if not is_good:
-                raise value
+                raise type(value)(*value.args)  # a new one, whose traceback does not hold itself, and so the jobs
         return [outcomes[place][1] for place in range(len(jobs))]
 
     def _round(

@@ -41,7 +41,8 @@ FRESH_SECONDS = 1.0
 """When stopping, a connection as young as this may still be about to send its request."""
 
 CHUNK = 65_536
-"""Bytes that are read at once: with fewer, a photograph takes hundreds of turns of the loop."""
+"""Bytes of a body that are read at once: with waitress's 8,192, a photograph takes hundreds of turns of the loop. Of
+heads no more are read, since thousands of requests fit into a larger piece."""
 
 LARGEST_HEAD = 32_768
 """Bytes of a request's line and headers."""
@@ -51,6 +52,10 @@ TLS = b"\x16\x03"
 
 LOOKAHEAD = 1
 """Requests of one connection that are read while another one of it is answered."""
+
+MOST_AHEAD = 3
+"""Requests of one connection that may wait behind another one of it, where they come in one piece; each answer that is
+not taken stays in memory."""
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Of these no answer asks the engine, but for that of `ASKING`, so that threads of their own give them: a server that
@@ -180,6 +185,7 @@ class ApplicationTask(WSGITask):  # type: ignore[misc]  # waitress has no types
         server, environ = self.channel.server, self.get_environment()
         if server.stopping:
             self.set_close_on_finish()
+        environ.pop("wsgi.file_wrapper", None)  # an answer that is not taken would keep its file open
         environ["darkroom.metrics_port"] = self.channel.is_for_metrics
         environ["darkroom.waited"] = time.monotonic() - getattr(self.request, "arrived", time.monotonic())
         try:
@@ -277,6 +283,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self.has_ended = not self.socket.recv(1, socket.MSG_PEEK)
         if not (self.has_ended and self.requests):
             super().handle_read()
+
+    def recv(self, size: int) -> bytes:
+        """Receive; more at once of a body whose length is known, which is of one request."""
+        rest = getattr(getattr(self.request, "body_rcv", None), "remain", 0)
+        return bytes(super().recv(max(size, min(CHUNK, rest))))
+
+    def received(self, data: bytes) -> bool:
+        """Take what has come; requests that are too many at once are refused, and their connection is closed."""
+        is_taken = bool(super().received(data))
+        with self.requests_lock:
+            for request in self.requests[MOST_AHEAD + 2 :]:
+                request.close()
+            del self.requests[MOST_AHEAD + 2 :]
+            if len(self.requests) > MOST_AHEAD + 1:
+                self.requests[-1].error = BusyError("Too many requests came at once on one connection.")
+        return is_taken
 
     def send(self, data: bytes, do_close: bool = True) -> int:
         """Send; a thread leaves it to the loop to close what is broken."""
@@ -481,7 +503,6 @@ def _adjustments(settings: ServeConfig, limits: Limits) -> Adjustments:
     never = 2**62  # what is held in memory is bounded elsewhere; no temporary files, no thread that waits for a reader
     return Adjustments(
         threads=threads_of(settings),
-        recv_bytes=CHUNK,
         max_request_body_size=limits.request_bytes,
         max_request_header_size=LARGEST_HEAD,
         inbuf_overflow=never,
