@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     except DarkroomError as error:
         put(results, error)
         return
-    gc.freeze()  # what is there now stays, and looking through it takes longer than ten answers
+    gc.freeze()  # what is there now stays, and looking through it takes longer than several answers
     put(results, None)
     work(engine, jobs, results)
 
