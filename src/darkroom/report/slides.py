@@ -121,7 +121,7 @@ class Talk(Making):
             return "No picture was put into a wrong class."
         pair = wrong(self.facts, "is ")
         if not pair:
-            return f"{self._mistakes()}."
+            return self._mistakes() + "."
         return f"{pair}: {self.tell('insights.confused.both.share', 'percent')} of all mistakes."
 
     def _mistakes(self) -> str:
