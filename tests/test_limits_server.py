@@ -17,7 +17,8 @@ from flask import request
 from darkroom.config import ServeConfig
 from darkroom.engines.base import Engine
 from darkroom.web import create_app, listener, readiness
-from darkroom.web.listener import MOST_AHEAD, Memory
+from darkroom.web.listener import MOST_AHEAD
+from darkroom.web.parser import Memory
 from darkroom.web.proxies import Proxy
 from darkroom.web.server import Server
 from serving import RED, GatedEngine, assert_problem_content, fetch, post_picture, running, serving, until
